@@ -1,0 +1,8 @@
+//! What schemas know about object trees: the shipped OpenAPI documents, strict decoding, patches,
+//! server-side apply and the structural schemas of custom resources.
+//!
+//! Pure functions over `serde_json::Value`. It refuses storage, HTTP, the clock and the rules of single kinds.
+
+pub mod field_error;
+
+pub use field_error::{FieldError, FieldErrorKind};
