@@ -5,10 +5,7 @@
 //! It refuses storage, HTTP, the clock (given as `now`) and anything generic (metadata rules, patches, watches).
 
 pub mod rules;
+pub mod table;
 
 pub use rules::{Column, KindRow, KindRules, NameRule, ScalePaths, Subresource};
-
-/// Every built-in kind, in the order in which discovery lists them.
-pub fn kinds() -> &'static [KindRow] {
-    &[]
-}
+pub use table::{kind_of, kinds};

@@ -5,6 +5,7 @@ use local_schema::FieldError;
 use serde_json::Value;
 
 /// One served kind.
+#[derive(Clone, Copy)]
 pub struct KindRow {
     /// API group, empty for core.
     pub group: &'static str,
@@ -28,11 +29,35 @@ pub struct KindRow {
     pub verbs: &'static [&'static str],
     /// Subresources besides the main resource, in discovery order.
     pub subresources: &'static [Subresource],
+    /// The group whose row stores the objects, when it is not this one: `events.k8s.io` shows the core group's Events.
+    /// Such a row has one version, and its rules convert between it and the core shape.
+    pub stored_under: Option<&'static str>,
+    /// The hash that unaggregated discovery shows, empty for kinds that are never stored.
+    pub storage_version_hash: &'static str,
     /// What only this kind does.
     pub rules: &'static dyn KindRules,
 }
 
+impl std::fmt::Debug for KindRow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{}", self.plural, self.group)
+    }
+}
+
+impl KindRow {
+    /// True for kinds that are stored and can be read back; false for reviews and bindings.
+    pub fn is_stored(&self) -> bool {
+        self.verbs.contains(&"list")
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|one| one.name == name)
+    }
+}
+
 /// A subresource as discovery shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subresource {
     /// `status`, `scale`, `log` …
     pub name: &'static str,
@@ -46,7 +71,25 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+impl Subresource {
+    /// A subresource whose kind is of the parent's group and version.
+    pub const fn own(
+        name: &'static str,
+        kind: &'static str,
+        verbs: &'static [&'static str],
+    ) -> Self {
+        Self {
+            name,
+            group: None,
+            version: None,
+            kind,
+            verbs,
+        }
+    }
+}
+
 /// Where `/scale` finds its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScalePaths {
     /// JSON pointer, `/spec/replicas`.
     pub spec_replicas: &'static str,
@@ -108,6 +151,18 @@ pub trait KindRules: Sync + Send {
     fn validate_status_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
     }
+    /// Upstream `PrepareForUpdate` of any other subresource's strategy (`ephemeralcontainers`, `resize`, `finalize`):
+    /// restores what that subresource may not change.
+    fn prepare_for_subresource_update(&self, _subresource: &str, _new: &mut Value, _old: &Value) {}
+    /// Upstream `Validate…Update` of any other subresource's strategy.
+    fn validate_subresource_update(
+        &self,
+        _subresource: &str,
+        _new: &Value,
+        _old: &Value,
+    ) -> Vec<FieldError> {
+        Vec::new()
+    }
     /// `Warning` header texts.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()
@@ -147,7 +202,7 @@ pub trait KindRules: Sync + Send {
     /// From a served version to the storage version.
     fn to_storage(&self, _version: &str, _object: &mut Value) {}
     /// From the storage version to a served version.
-    fn from_storage(&self, _version: &str, _object: &mut Value) {}
+    fn to_version(&self, _version: &str, _object: &mut Value) {}
     /// Seconds of grace for a delete, `None` when the kind goes at once (everything but Pods).
     fn grace_period_seconds(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
         None

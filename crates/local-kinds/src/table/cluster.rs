@@ -1,0 +1,154 @@
+//! Rows of what configures the API itself: extensions, aggregation, admission, access and reviews. Only data: rules live in the kinds' own modules.
+
+use super::{ROW, status};
+use crate::rules::KindRow;
+
+/// `apiregistration.k8s.io`, resources in discovery order.
+pub const APIREGISTRATION: &[KindRow] = &[KindRow {
+    group: "apiregistration.k8s.io",
+    kind: "APIService",
+    plural: "apiservices",
+    singular: "apiservice",
+    namespaced: false,
+    categories: &["api-extensions"],
+    subresources: &[status("APIService")],
+    storage_version_hash: "InPBPD7+PqM=",
+    ..ROW
+}];
+
+/// `authentication.k8s.io`, resources in discovery order.
+pub const AUTHENTICATION: &[KindRow] = &[
+    KindRow {
+        group: "authentication.k8s.io",
+        kind: "SelfSubjectReview",
+        plural: "selfsubjectreviews",
+        singular: "selfsubjectreview",
+        namespaced: false,
+        verbs: &["create"],
+        ..ROW
+    },
+    KindRow {
+        group: "authentication.k8s.io",
+        kind: "TokenReview",
+        plural: "tokenreviews",
+        singular: "tokenreview",
+        namespaced: false,
+        verbs: &["create"],
+        ..ROW
+    },
+];
+
+/// `authorization.k8s.io`, resources in discovery order.
+pub const AUTHORIZATION: &[KindRow] = &[
+    KindRow {
+        group: "authorization.k8s.io",
+        kind: "LocalSubjectAccessReview",
+        plural: "localsubjectaccessreviews",
+        singular: "localsubjectaccessreview",
+        verbs: &["create"],
+        ..ROW
+    },
+    KindRow {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        singular: "selfsubjectaccessreview",
+        namespaced: false,
+        verbs: &["create"],
+        ..ROW
+    },
+    KindRow {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+        namespaced: false,
+        verbs: &["create"],
+        ..ROW
+    },
+    KindRow {
+        group: "authorization.k8s.io",
+        kind: "SubjectAccessReview",
+        plural: "subjectaccessreviews",
+        singular: "subjectaccessreview",
+        namespaced: false,
+        verbs: &["create"],
+        ..ROW
+    },
+];
+
+/// `rbac.authorization.k8s.io`, resources in discovery order.
+pub const RBAC: &[KindRow] = &[
+    KindRow {
+        group: "rbac.authorization.k8s.io",
+        kind: "ClusterRoleBinding",
+        plural: "clusterrolebindings",
+        singular: "clusterrolebinding",
+        namespaced: false,
+        storage_version_hash: "48tpQ8gZHFc=",
+        ..ROW
+    },
+    KindRow {
+        group: "rbac.authorization.k8s.io",
+        kind: "ClusterRole",
+        plural: "clusterroles",
+        singular: "clusterrole",
+        namespaced: false,
+        storage_version_hash: "bYE5ZWDrJ44=",
+        ..ROW
+    },
+    KindRow {
+        group: "rbac.authorization.k8s.io",
+        kind: "RoleBinding",
+        plural: "rolebindings",
+        singular: "rolebinding",
+        storage_version_hash: "eGsCzGH6b1g=",
+        ..ROW
+    },
+    KindRow {
+        group: "rbac.authorization.k8s.io",
+        kind: "Role",
+        plural: "roles",
+        singular: "role",
+        storage_version_hash: "7FuwZcIIItM=",
+        ..ROW
+    },
+];
+
+/// `admissionregistration.k8s.io`, resources in discovery order.
+pub const ADMISSIONREGISTRATION: &[KindRow] = &[
+    KindRow {
+        group: "admissionregistration.k8s.io",
+        kind: "MutatingWebhookConfiguration",
+        plural: "mutatingwebhookconfigurations",
+        singular: "mutatingwebhookconfiguration",
+        namespaced: false,
+        categories: &["api-extensions"],
+        storage_version_hash: "Sqi0GUgDaX0=",
+        ..ROW
+    },
+    KindRow {
+        group: "admissionregistration.k8s.io",
+        kind: "ValidatingWebhookConfiguration",
+        plural: "validatingwebhookconfigurations",
+        singular: "validatingwebhookconfiguration",
+        namespaced: false,
+        categories: &["api-extensions"],
+        storage_version_hash: "B0wHjQmsGNk=",
+        ..ROW
+    },
+];
+
+/// `apiextensions.k8s.io`, resources in discovery order.
+pub const APIEXTENSIONS: &[KindRow] = &[KindRow {
+    group: "apiextensions.k8s.io",
+    kind: "CustomResourceDefinition",
+    plural: "customresourcedefinitions",
+    singular: "customresourcedefinition",
+    namespaced: false,
+    short_names: &["crd", "crds"],
+    categories: &["api-extensions"],
+    subresources: &[status("CustomResourceDefinition")],
+    storage_version_hash: "jfWCUB31mvA=",
+    ..ROW
+}];
