@@ -1,0 +1,163 @@
+//! A node with one pod `shop/web` whose container `main` echoes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kubelet_api::{
+    AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
+    KubeletServer, LogOptions, NodeBackend, ServerTls,
+};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub struct EchoNode;
+
+fn missing(pod: &str) -> BackendError {
+    BackendError::NotFound {
+        message: format!("pod {pod:?} is not on this node"),
+    }
+}
+
+#[async_trait]
+impl NodeBackend for EchoNode {
+    async fn pods(&self) -> Vec<Pod> {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("web".to_string());
+        vec![pod]
+    }
+
+    async fn container_logs(
+        &self,
+        _namespace: &str,
+        pod: &str,
+        _container: &str,
+        options: LogOptions,
+    ) -> Result<ByteStream, BackendError> {
+        if pod != "web" {
+            return Err(missing(pod));
+        }
+        let lines = options.tail_lines.unwrap_or(3);
+        let chunks = (0..lines).map(|line| Ok(Bytes::from(format!("line {line}\n"))));
+        Ok(stream::iter(chunks.collect::<Vec<_>>()).boxed())
+    }
+
+    /// Echoes what it reads, then ends with the number of bytes as its exit code.
+    async fn exec(
+        &self,
+        _namespace: &str,
+        pod: &str,
+        _container: &str,
+        _request: ExecRequest,
+    ) -> Result<ExecSession, BackendError> {
+        if pod != "web" {
+            return Err(missing(pod));
+        }
+        let (stdin, mut input) = tokio::io::duplex(1024);
+        let (mut output, stdout) = tokio::io::duplex(1024);
+        let exit = async move {
+            let mut bytes = Vec::new();
+            input.read_to_end(&mut bytes).await?;
+            tokio::io::AsyncWriteExt::write_all(&mut output, &bytes).await?;
+            Ok(i32::try_from(bytes.len()).unwrap_or(-1))
+        };
+        Ok(ExecSession {
+            stdin: Some(Box::new(stdin)),
+            stdout: Some(Box::new(stdout)),
+            stderr: None,
+            resize: None,
+            exit: exit.boxed(),
+        })
+    }
+
+    async fn attach(
+        &self,
+        _namespace: &str,
+        _pod: &str,
+        _container: &str,
+        _request: AttachRequest,
+    ) -> Result<ExecSession, BackendError> {
+        Err(BackendError::Unsupported {
+            message: "attach is not served by this node; use exec".to_string(),
+        })
+    }
+
+    async fn port_forward(
+        &self,
+        _namespace: &str,
+        _pod: &str,
+        port: u16,
+    ) -> Result<(ByteReader, ByteWriter), BackendError> {
+        if port == 81 {
+            return Err(BackendError::BadRequest {
+                message: "nothing listens on port 81".to_string(),
+            });
+        }
+        let (near, far) = tokio::io::duplex(1024);
+        let (reader, writer) = tokio::io::split(far);
+        tokio::spawn(async move {
+            let (mut input, mut output) = tokio::io::split(near);
+            let _ = tokio::io::copy(&mut input, &mut output).await;
+        });
+        Ok((Box::new(reader), Box::new(writer)))
+    }
+
+    async fn resource_metrics(&self) -> Result<String, BackendError> {
+        Ok("node_cpu_usage_seconds_total 1\n".to_string())
+    }
+
+    async fn stats_summary(&self) -> Result<serde_json::Value, BackendError> {
+        Ok(serde_json::json!({"node": {"nodeName": "n"}}))
+    }
+}
+
+/// A running server, and what a client needs to reach it.
+pub struct Served {
+    pub address: std::net::SocketAddr,
+    pub ca_pem: String,
+    pub client_certificate_pem: String,
+    pub client_key_pem: String,
+    pub shutdown: CancellationToken,
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+pub async fn serve() -> Served {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(ca, ca_key);
+    let issue = |name: &str, alternative: Vec<String>| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(alternative).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (certificate_pem, key_pem) = issue("node", vec!["127.0.0.1".to_string()]);
+    let (client_certificate_pem, client_key_pem) =
+        issue("kube-apiserver-kubelet-client", Vec::new());
+    let ca_pem = ca_certificate.pem();
+    let tls = ServerTls {
+        certificate_pem,
+        key_pem,
+        client_ca_pem: ca_pem.clone(),
+    };
+    let server = KubeletServer::new(Arc::new(EchoNode), &tls).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(server.serve(listener, shutdown.clone()));
+    Served {
+        address,
+        ca_pem,
+        client_certificate_pem,
+        client_key_pem,
+        shutdown,
+        task,
+    }
+}
