@@ -78,6 +78,8 @@ pub struct FieldError {
     pub value: Value,
     /// The explanation after the value.
     pub detail: String,
+    /// The value as text, where the order of its keys matters; else [`FieldError::value`] is rendered.
+    pub shown: Option<String>,
 }
 
 impl FieldError {
@@ -93,7 +95,14 @@ impl FieldError {
             path: path.into(),
             value: value.into(),
             detail: detail.into(),
+            shown: None,
         }
+    }
+
+    /// Shows the value as exactly this text: upstream prints structs as JSON in the order of their fields.
+    pub fn showing(mut self, text: impl Into<String>) -> Self {
+        self.shown = Some(text.into());
+        self
     }
 
     /// A mandatory field is absent.
@@ -140,7 +149,10 @@ impl FieldError {
         let mut text = self.kind.title().to_string();
         if self.kind.shows_value() {
             text.push_str(": ");
-            text.push_str(&render(&self.value));
+            match &self.shown {
+                Some(shown) => text.push_str(shown),
+                None => text.push_str(&render(&self.value)),
+            }
         }
         if !self.detail.is_empty() {
             text.push_str(": ");

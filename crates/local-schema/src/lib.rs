@@ -4,5 +4,7 @@
 //! Pure functions over `serde_json::Value`. It refuses storage, HTTP, the clock and the rules of single kinds.
 
 pub mod field_error;
+pub mod quantity;
 
 pub use field_error::{FieldError, FieldErrorKind};
+pub use quantity::{Quantity, QuantityError};
