@@ -1,1 +1,67 @@
-fn main() {}
+//! The workspace's own commands: `cargo xtask ci | test | tidy | bench`.
+//!
+//! It orchestrates tools that exist (cargo, apt-get); it holds no product code.
+
+mod bench;
+mod packages;
+mod run;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The workspace's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that must be green before main moves: format, lints, tidy, tests.
+    Ci,
+    /// Run all tests; says which Debian packages they need and installs missing ones (as root on Debian).
+    Test {
+        /// Only tests whose name contains this.
+        filter: Option<String>,
+    },
+    /// Check sizes of files and functions against the list that may only shrink.
+    Tidy,
+    /// Measure, as ratios and medians, with numbers anyone can repeat.
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Ci => {
+            run::cargo(&["fmt", "--all", "--check"])?;
+            run::cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ])?;
+            tidy::check()?;
+            test(None)
+        }
+        Command::Test { filter } => test(filter.as_deref()),
+        Command::Tidy => tidy::check(),
+        Command::Bench { what } => bench::run(&what),
+    }
+}
+
+/// `cargo test` rather than a further runner: what the README names is all that is needed.
+fn test(filter: Option<&str>) -> anyhow::Result<()> {
+    packages::provide()?;
+    // Test binaries drive the built program, so build it once before they race for it.
+    run::cargo(&["build", "--workspace", "--bins"])?;
+    let mut arguments = vec!["test", "--workspace"];
+    arguments.extend(filter);
+    run::cargo(&arguments)
+}

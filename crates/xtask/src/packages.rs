@@ -1,0 +1,91 @@
+//! The real parts that tests use besides our own code, and how they come on to the machine.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::run;
+
+/// A thing tests need: how to see it is there, which Debian package brings it, and what for.
+struct Need {
+    present: fn() -> bool,
+    package: &'static str,
+    reason: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        present: || on_path("kubectl"),
+        package: "kubernetes-client",
+        reason: "a real kubectl drives the API server",
+    },
+    Need {
+        present: || on_path("busybox") && Path::new("/usr/share/doc/busybox-static").exists(),
+        package: "busybox-static",
+        reason: "the smallest real container image",
+    },
+    Need {
+        present: || on_path("docker-registry"),
+        package: "docker-registry",
+        reason: "images are pulled from a real registry",
+    },
+    Need {
+        present: || on_path("python3"),
+        package: "python3",
+        reason: "the vendor's SDKs call the local cloud",
+    },
+    Need {
+        present: || {
+            std::process::Command::new("python3")
+                .args(["-c", "import venv, ensurepip"])
+                .stderr(std::process::Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        },
+        package: "python3-venv",
+        reason: "the vendor's SDKs are installed from PyPI into a temporary environment",
+    },
+];
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(program).is_file())
+}
+
+/// Installs what is missing, as root on Debian; elsewhere says what is missing.
+pub fn provide() -> anyhow::Result<()> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.present)()).collect();
+    for need in NEEDS {
+        let state = if missing.iter().any(|one| one.package == need.package) {
+            "missing"
+        } else {
+            "present"
+        };
+        println!("{:<20} {state:<8} {}", need.package, need.reason);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    if !is_root()? || !on_path("apt-get") {
+        bail!(
+            "the tests need these Debian packages: {}; install them, or run this command as root on Debian",
+            names.join(" ")
+        );
+    }
+    run::program("apt-get", &["update", "-qq"])?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(&names);
+    run::program("apt-get", &arguments)
+}
+
+fn is_root() -> anyhow::Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let uid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|rest| rest.split_whitespace().nth(1));
+    Ok(uid == Some("0"))
+}
