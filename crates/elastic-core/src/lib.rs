@@ -1,1 +1,14 @@
-//! elastic-core
+//! The decisions of Springtide's elastic parts, as plain functions, and the types and names they share.
+//!
+//! What is here can be called by a running controller, by a dry run and by the cost planner alike, with the same answer.
+//! The crate refuses IO, clocks, randomness and Kubernetes clients: time and state come in as arguments.
+
+pub mod elastic_workload;
+pub mod events;
+pub mod names;
+pub mod pod_sizing;
+pub mod quantity;
+pub mod routing;
+pub mod timeline;
+
+pub use elastic_workload::ElasticWorkload;

@@ -1,0 +1,118 @@
+//! Labels, annotations, taints and names that users already have in their manifests, in one place.
+//!
+//! Only names: what they mean is decided in the modules that use them.
+
+/// API group of the elastic kinds.
+pub const AUTOSCALING_GROUP: &str = "autoscaling.alibabacloud.com";
+
+/// Pod or namespace label that sends pods to the virtual node when its value is `true`.
+pub const ECI_LABEL: &str = "alibabacloud.com/eci";
+/// Older form of [`ECI_LABEL`] for pods.
+pub const LEGACY_ECI_LABEL: &str = "eci";
+/// Older namespace label, with the value [`LEGACY_NAMESPACE_VALUE`].
+pub const LEGACY_NAMESPACE_LABEL: &str = "virtual-node-affinity-injection";
+/// Value of [`LEGACY_NAMESPACE_LABEL`] that switches routing on.
+pub const LEGACY_NAMESPACE_VALUE: &str = "enabled";
+/// Value that switches the boolean labels on.
+pub const TRUE: &str = "true";
+
+/// Node label key that tells virtual nodes from workers.
+pub const NODE_TYPE_LABEL: &str = "type";
+/// Value of [`NODE_TYPE_LABEL`] on virtual nodes.
+pub const NODE_TYPE_VIRTUAL: &str = "virtual-kubelet";
+/// Key of the taint every virtual node carries.
+pub const PROVIDER_TAINT_KEY: &str = "virtual-kubelet.io/provider";
+/// Value of the taint every virtual node carries.
+pub const PROVIDER_TAINT_VALUE: &str = "alibabacloud";
+/// Virtual nodes are named with this prefix and their zone.
+pub const VIRTUAL_NODE_PREFIX: &str = "virtual-kubelet-";
+/// Set on pods that are known to run on a virtual node.
+pub const ON_VIRTUAL_NODE_LABEL: &str = "serverless.alibabacloud.com/virtual-node";
+/// Well-known label with a node's zone.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// Name of the admission webhook configuration, as the closed component calls it.
+pub const WEBHOOK_NAME: &str = "vk-webhook";
+
+/// Distinguishes the pods of a unit Deployment from the source's; the value is the unit's name.
+pub const UNIT_LABEL: &str = "autoscaling.alibabacloud.com/elastic-unit";
+/// Names the ElasticWorkload a unit Deployment belongs to.
+pub const WORKLOAD_LABEL: &str = "autoscaling.alibabacloud.com/elastic-workload";
+/// Fingerprint of what a unit Deployment was last derived from.
+pub const DERIVED_FROM_ANNOTATION: &str = "autoscaling.alibabacloud.com/derived-from";
+/// Moments of a pod's way to the cloud, as JSON; see [`crate::timeline::PodMoments`].
+pub const POD_MOMENTS_ANNOTATION: &str = "autoscaling.alibabacloud.com/moments";
+
+/// Prefix of the annotations of container instances.
+pub const ECI_ANNOTATION_PREFIX: &str = "k8s.aliyun.com/";
+/// Ordered list of sizes, which beats requests and limits.
+pub const USE_SPECS: &str = "k8s.aliyun.com/eci-use-specs";
+/// Older annotation with the vCPU of the whole pod.
+pub const ECI_CPU: &str = "k8s.aliyun.com/eci-cpu";
+/// Older annotation with the memory of the whole pod.
+pub const ECI_MEMORY: &str = "k8s.aliyun.com/eci-memory";
+/// Comma-separated vSwitches, replaces the node's list.
+pub const ECI_VSWITCH: &str = "k8s.aliyun.com/eci-vswitch";
+/// `VSwitchOrdered` or `VSwitchRandom`.
+pub const ECI_SCHEDULE_STRATEGY: &str = "k8s.aliyun.com/eci-schedule-strategy";
+/// Security group of the instance.
+pub const ECI_SECURITY_GROUP: &str = "k8s.aliyun.com/eci-security-group";
+/// Resource group of the instance.
+pub const ECI_RESOURCE_GROUP: &str = "k8s.aliyun.com/eci-resource-group-id";
+/// `SpotAsPriceGo` or `SpotWithPriceLimit`.
+pub const ECI_SPOT_STRATEGY: &str = "k8s.aliyun.com/eci-spot-strategy";
+/// Highest price per hour, with `SpotWithPriceLimit`.
+pub const ECI_SPOT_PRICE_LIMIT: &str = "k8s.aliyun.com/eci-spot-price-limit";
+/// Hours a spot instance is protected.
+pub const ECI_SPOT_DURATION: &str = "k8s.aliyun.com/eci-spot-duration";
+/// `fail-back` (default), `fail-over` or `fail-fast`.
+pub const ECI_FAIL_STRATEGY: &str = "k8s.aliyun.com/eci-fail-strategy";
+/// Up to three extra tags, `key:value,…`.
+pub const ECI_CUSTOM_TAGS: &str = "k8s.aliyun.com/eci-custom-tags";
+/// RAM role the instance assumes.
+pub const ECI_RAM_ROLE: &str = "k8s.aliyun.com/eci-ram-role-name";
+/// Ordered list of `economy` and `general`.
+pub const ECI_COMPUTE_CATEGORY: &str = "k8s.aliyun.com/eci-compute-category";
+/// Registries spoken to without TLS.
+pub const PLAIN_HTTP_REGISTRY: &str = "k8s.aliyun.com/plain-http-registry";
+/// Registries whose certificates are not verified.
+pub const INSECURE_REGISTRY: &str = "k8s.aliyun.com/insecure-registry";
+
+/// Written back: the container group's id.
+pub const INSTANCE_ID: &str = "k8s.aliyun.com/eci-instance-id";
+/// Written back: the billed size, `2.0-4.0Gi`.
+pub const INSTANCE_SPEC: &str = "k8s.aliyun.com/eci-instance-spec";
+/// Written back: billed vCPU.
+pub const INSTANCE_CPU: &str = "k8s.aliyun.com/eci-instance-cpu";
+/// Written back: billed memory in GiB.
+pub const INSTANCE_MEMORY: &str = "k8s.aliyun.com/eci-instance-mem";
+/// Written back: the zone that took the instance.
+pub const INSTANCE_ZONE: &str = "k8s.aliyun.com/eci-instance-zone";
+/// Written back: the client token of the creation.
+pub const CLIENT_TOKEN: &str = "k8s.aliyun.com/eci-client-token";
+/// Written back: the request id of the creation.
+pub const REQUEST_ID: &str = "k8s.aliyun.com/eci-request-id";
+
+/// Tags that every container group carries, so that the cloud's list can be compared with the cluster's.
+pub mod tags {
+    /// The cluster's id.
+    pub const CLUSTER: &str = "springtide/cluster";
+    /// The node's name.
+    pub const NODE: &str = "springtide/node";
+    /// The pod's namespace.
+    pub const NAMESPACE: &str = "springtide/namespace";
+    /// The pod's name.
+    pub const POD: &str = "springtide/pod";
+    /// The pod's UID.
+    pub const UID: &str = "springtide/uid";
+}
+
+/// Whether `labels` holds `key` with the value `wanted`.
+pub fn has_label(
+    labels: Option<&std::collections::BTreeMap<String, String>>,
+    key: &str,
+    wanted: &str,
+) -> bool {
+    labels
+        .and_then(|labels| labels.get(key))
+        .is_some_and(|value| value == wanted)
+}
