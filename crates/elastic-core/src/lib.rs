@@ -5,6 +5,7 @@
 
 pub mod elastic_workload;
 pub mod events;
+pub mod horizontal_pod_autoscaler;
 pub mod names;
 pub mod pod_sizing;
 pub mod quantity;

@@ -1,0 +1,6 @@
+//! Tests of elastic-core against what a real control plane did.
+
+// Helpers outside of test functions may fail the test as bluntly as the tests do.
+#![allow(clippy::unwrap_used)]
+
+mod hpa_recorded;
