@@ -1,0 +1,195 @@
+//! Tells the API server which pods to send here.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use elastic_core::names::{
+    ECI_LABEL, LEGACY_ECI_LABEL, LEGACY_NAMESPACE_LABEL, LEGACY_NAMESPACE_VALUE, TRUE, UNIT_LABEL,
+    WEBHOOK_NAME,
+};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use super::{NAMESPACE_PATH, POD_PATH};
+
+const TIMEOUT_SECONDS: i32 = 5;
+const MAX_ATTEMPTS: usize = 5;
+
+/// Where the API server reaches the webhook.
+#[derive(Clone, Debug)]
+pub enum WebhookAddress {
+    /// Directly, such as `https://127.0.0.1:9443`.
+    Url(String),
+    /// Through a Service.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+/// The configuration could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("register webhook configuration {WEBHOOK_NAME}")]
+pub struct RegistrationError(#[source] Box<kube::Error>);
+
+/// Writes the MutatingWebhookConfiguration. Calling it again changes nothing.
+pub async fn register_admission(
+    client: &Client,
+    address: &WebhookAddress,
+    authority_pem: &str,
+) -> Result<(), RegistrationError> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let wanted = configuration(address, authority_pem);
+    for attempt in 1.. {
+        match put(&api, &wanted).await {
+            Ok(()) => break,
+            Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => {}
+            Err(error) => return Err(RegistrationError(Box::new(error))),
+        }
+    }
+    Ok(())
+}
+
+async fn put(
+    api: &Api<MutatingWebhookConfiguration>,
+    wanted: &MutatingWebhookConfiguration,
+) -> Result<(), kube::Error> {
+    let Some(existing) = api.get_opt(WEBHOOK_NAME).await? else {
+        return api.create(&PostParams::default(), wanted).await.map(drop);
+    };
+    let mut next = wanted.clone();
+    next.metadata.resource_version = existing.resource_version();
+    api.replace(WEBHOOK_NAME, &PostParams::default(), &next)
+        .await
+        .map(drop)
+}
+
+/// The selectors mirror `elastic_core::routing::route`; labels are alternatives, so each has a webhook of its own.
+fn configuration(address: &WebhookAddress, authority_pem: &str) -> MutatingWebhookConfiguration {
+    // Unit Deployments are routed when they are derived; asking for each of their pods again would only cost time.
+    let not_a_unit = json!({"key": UNIT_LABEL, "operator": "DoesNotExist"});
+    let not_opted_out = json!({"key": ECI_LABEL, "operator": "NotIn", "values": ["false", TRUE]});
+    let by_pod = |name: &str, label: &str| {
+        let selector = json!({"matchLabels": {label: TRUE}, "matchExpressions": [not_a_unit]});
+        webhook(name, address, POD_PATH, authority_pem, json!({}), selector)
+    };
+    let by_namespace = |name: &str, label: &str, value: &str| {
+        let namespaces = json!({"matchLabels": {label: value}});
+        webhook(
+            name,
+            address,
+            NAMESPACE_PATH,
+            authority_pem,
+            namespaces,
+            json!({"matchExpressions": [not_opted_out]}),
+        )
+    };
+    serde_json::from_value(json!({
+        "metadata": {"name": WEBHOOK_NAME},
+        "webhooks": [
+            by_pod("pod.eci.alibabacloud.com", ECI_LABEL),
+            by_pod("legacy-pod.eci.alibabacloud.com", LEGACY_ECI_LABEL),
+            by_namespace("namespace.eci.alibabacloud.com", ECI_LABEL, TRUE),
+            by_namespace("legacy-namespace.eci.alibabacloud.com", LEGACY_NAMESPACE_LABEL, LEGACY_NAMESPACE_VALUE),
+        ]
+    }))
+    .expect("the literal above has the shape of a MutatingWebhookConfiguration, which a test holds")
+}
+
+fn webhook(
+    name: &str,
+    address: &WebhookAddress,
+    path: &str,
+    authority_pem: &str,
+    namespaces: Value,
+    objects: Value,
+) -> Value {
+    let authority = STANDARD.encode(authority_pem);
+    let client_config = match address {
+        WebhookAddress::Url(base) => {
+            json!({"url": format!("{}{path}", base.trim_end_matches('/')), "caBundle": authority})
+        }
+        WebhookAddress::Service {
+            namespace,
+            name,
+            port,
+        } => json!({
+            "service": {"namespace": namespace, "name": name, "port": port, "path": path},
+            "caBundle": authority
+        }),
+    };
+    json!({
+        "name": name,
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": client_config,
+        "failurePolicy": "Ignore",
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": namespaces,
+        "objectSelector": objects,
+        "reinvocationPolicy": "Never",
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
+        "sideEffects": "None",
+        "timeoutSeconds": TIMEOUT_SECONDS
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_label_has_a_webhook_that_never_blocks_pods() {
+        let configuration = configuration(
+            &WebhookAddress::Url("https://127.0.0.1:9443/".into()),
+            "PEM",
+        );
+        assert_eq!(configuration.name_any(), "vk-webhook");
+        let webhooks = configuration.webhooks.unwrap();
+        assert_eq!(webhooks.len(), 4);
+        assert!(
+            webhooks
+                .iter()
+                .all(|webhook| webhook.failure_policy.as_deref() == Some("Ignore"))
+        );
+        assert_eq!(
+            webhooks[0].client_config.url.as_deref(),
+            Some("https://127.0.0.1:9443/mutate/pod-label")
+        );
+        let labels = webhooks[3]
+            .namespace_selector
+            .as_ref()
+            .unwrap()
+            .match_labels
+            .as_ref()
+            .unwrap();
+        assert_eq!(labels["virtual-node-affinity-injection"], "enabled");
+    }
+
+    #[test]
+    fn a_service_address_names_the_service() {
+        let address = WebhookAddress::Service {
+            namespace: "kube-system".into(),
+            name: "vk-webhook".into(),
+            port: 443,
+        };
+        let configuration = configuration(&address, "PEM");
+        let service = configuration.webhooks.unwrap()[0]
+            .client_config
+            .service
+            .clone()
+            .unwrap();
+        assert_eq!(
+            (
+                service.namespace.as_str(),
+                service.name.as_str(),
+                service.port
+            ),
+            ("kube-system", "vk-webhook", Some(443))
+        );
+    }
+}

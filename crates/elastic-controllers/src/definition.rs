@@ -1,0 +1,97 @@
+//! Installs the custom kinds and waits until the API serves them.
+
+use std::time::Duration;
+
+use elastic_core::elastic_workload::custom_resource_definition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+
+const ESTABLISH_TIMEOUT: Duration = Duration::from_secs(20);
+const ESTABLISH_POLL: Duration = Duration::from_millis(20);
+const MAX_ATTEMPTS: usize = 5;
+
+/// Why a kind could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// The API refused.
+    #[error("install custom resource definition {name}")]
+    Api {
+        /// The definition.
+        name: String,
+        /// What the API said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API took it but does not serve it.
+    #[error("custom resource definition {0} was not established within {ESTABLISH_TIMEOUT:?}")]
+    NotEstablished(String),
+}
+
+/// Creates or updates the definitions of all kinds of this crate. Calling it again changes nothing.
+pub async fn install_definitions(client: &Client) -> Result<(), DefinitionError> {
+    let wanted = custom_resource_definition();
+    let name = wanted.name_any();
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let failed = |source| DefinitionError::Api {
+        name: name.clone(),
+        source: Box::new(source),
+    };
+    for attempt in 1.. {
+        match put(&api, &name, &wanted).await {
+            Ok(()) => break,
+            // Somebody else wrote in between; look again.
+            Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let established = async {
+        loop {
+            if is_established(&api.get(&name).await?) {
+                return Ok(());
+            }
+            tokio::time::sleep(ESTABLISH_POLL).await;
+        }
+    };
+    match tokio::time::timeout(ESTABLISH_TIMEOUT, established).await {
+        Ok(result) => result.map_err(failed),
+        Err(_) => Err(DefinitionError::NotEstablished(name)),
+    }
+}
+
+async fn put(
+    api: &Api<CustomResourceDefinition>,
+    name: &str,
+    wanted: &CustomResourceDefinition,
+) -> Result<(), kube::Error> {
+    match api.get_opt(name).await? {
+        None => api.create(&PostParams::default(), wanted).await.map(drop),
+        Some(existing) if is_current(&existing, wanted) => Ok(()),
+        Some(mut existing) => {
+            existing.spec = wanted.spec.clone();
+            api.replace(name, &PostParams::default(), &existing)
+                .await
+                .map(drop)
+        }
+    }
+}
+
+/// The server fills in defaults (conversion and the like), so only what we ask for is compared.
+fn is_current(existing: &CustomResourceDefinition, wanted: &CustomResourceDefinition) -> bool {
+    let versions = |definition: &CustomResourceDefinition| -> Value {
+        serde_json::to_value(&definition.spec.versions).unwrap_or_default()
+    };
+    versions(existing) == versions(wanted)
+}
+
+fn is_established(definition: &CustomResourceDefinition) -> bool {
+    let conditions = definition
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Established" && condition.status == "True")
+}
