@@ -3,8 +3,14 @@
 //!
 //! Pure functions over `serde_json::Value`. It refuses storage, HTTP, the clock and the rules of single kinds.
 
+pub mod catalog;
+pub mod decode;
 pub mod field_error;
 pub mod quantity;
+mod types;
 
+pub use catalog::{document, group_versions, type_of};
+pub use decode::{DecodeError, Decoded};
 pub use field_error::{FieldError, FieldErrorKind};
 pub use quantity::{Quantity, QuantityError};
+pub use types::{ListKind, Scalar, TypeRef, custom_type};
