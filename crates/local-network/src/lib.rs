@@ -5,6 +5,7 @@
 //! vanishes with them. The crate refuses to know Kubernetes: services come in as a plain [`ServiceTable`].
 
 mod cluster;
+mod dns;
 mod error;
 mod links;
 mod names;
@@ -12,10 +13,23 @@ mod netlink;
 mod netns;
 mod pod;
 mod pool;
+mod proxy;
 mod sockets;
+mod table;
 
 pub use cluster::{ClusterNetwork, NetworkConfig, PodNetwork};
+pub use dns::{DnsConfig, DnsServer};
 pub use error::NetworkError;
 pub use links::{CONTROL_ADDRESS, GATEWAY_ADDRESS, SERVICE_NETWORK, SERVICE_NETWORK_BITS};
 pub use pool::{AddressPool, PoolError};
+pub use proxy::{
+    ServiceProxy,
+    balance::{Backends, Lease},
+    tcp::TcpRelay,
+    udp::UdpRelay,
+};
 pub use sockets::SocketFactory;
+pub use table::{
+    Backend, BackendState, Balancing, Host, Protocol, Service, ServiceKey, ServicePort,
+    ServiceTable,
+};

@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests: a panic is the failure report
 
+mod names;
 mod pods;
+mod services;
 mod support;

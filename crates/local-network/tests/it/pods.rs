@@ -2,34 +2,21 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     time::{Duration, Instant},
 };
 
-use local_network::{CONTROL_ADDRESS, ClusterNetwork, NetworkError, SocketFactory};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
+use local_network::{CONTROL_ADDRESS, ClusterNetwork, NetworkError, PodNetwork, SocketFactory};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{TestNetwork, open};
+use crate::support::{TestNetwork, listen_in, open};
 
 fn pod_ip(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 30, 1, n)
 }
 
-/// Listens inside a pod's namespace, and answers each connection with who the peer was.
-async fn serve_peer_address(netns: &Path, ip: Ipv4Addr) -> SocketAddr {
-    let netns = netns.to_owned();
-    let listener = std::thread::spawn(move || {
-        let file = std::fs::File::open(netns).unwrap();
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        std::net::TcpListener::bind((ip, 0)).unwrap()
-    })
-    .join()
-    .unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let listener = TcpListener::from_std(listener).unwrap();
+/// Answers each connection to a pod with who the peer was.
+fn serve_peer_address(pod: &PodNetwork) -> SocketAddr {
+    let listener = listen_in(pod, 0);
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, peer)) = listener.accept().await {
@@ -52,7 +39,7 @@ async fn pods_reach_each_other_and_the_router_reaches_them() {
         .unwrap();
     let second = test.network.attach("web-2", pod_ip(2)).await.unwrap();
     assert!(first.netns_path.starts_with("/run/netns"));
-    let address = serve_peer_address(&first.netns_path, pod_ip(1)).await;
+    let address = serve_peer_address(&first);
 
     let mut seen = String::new();
     let mut stream = SocketFactory::tcp_connect_in(&second.netns_path, address)
@@ -140,7 +127,7 @@ async fn attaching_twice_is_one_attachment_and_conflicts_are_refused() {
 async fn a_new_process_finds_the_pods_and_destroy_leaves_nothing() {
     let test = TestNetwork::new().await;
     let pod = test.network.attach("web", pod_ip(1)).await.unwrap();
-    let address = serve_peer_address(&pod.netns_path, pod_ip(1)).await;
+    let address = serve_peer_address(&pod);
     // Another instance stands for the process after a restart.
     let reopened = open(&test.id).await;
     assert_eq!(reopened.attached().await.unwrap(), vec![pod]);
@@ -162,7 +149,7 @@ async fn two_clusters_use_the_same_addresses_apart_from_each_other() {
     let (one, two) = (TestNetwork::new().await, TestNetwork::new().await);
     let pod = one.network.attach("web", pod_ip(1)).await.unwrap();
     two.network.attach("web", pod_ip(1)).await.unwrap();
-    let address = serve_peer_address(&pod.netns_path, pod_ip(1)).await;
+    let address = serve_peer_address(&pod);
     one.network.sockets().tcp_connect(address).await.unwrap();
     assert!(two.network.sockets().tcp_connect(address).await.is_err());
 }

@@ -1,8 +1,13 @@
 //! A cluster network that removes itself, also when the test fails.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
-use local_network::{ClusterNetwork, NetworkConfig};
+use local_network::{ClusterNetwork, NetworkConfig, PodNetwork};
+use tokio::net::{TcpListener, UdpSocket};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -49,5 +54,53 @@ impl Drop for TestNetwork {
         if let Err(error) = removal.join().unwrap() {
             eprintln!("network {} could not be removed: {error}", self.id);
         }
+    }
+}
+
+/// Runs work that makes sockets inside a pod's namespace, on a thread of its own.
+pub(crate) fn inside<T: Send + 'static>(
+    netns: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let netns = netns.to_owned();
+    let thread = std::thread::spawn(move || {
+        let namespace = std::fs::File::open(netns).unwrap();
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    });
+    thread.join().unwrap()
+}
+
+/// Listens inside a pod's namespace.
+pub(crate) fn listen_in(pod: &PodNetwork, port: u16) -> TcpListener {
+    let ip = pod.ip;
+    let listener = inside(&pod.netns_path, move || {
+        std::net::TcpListener::bind((ip, port)).unwrap()
+    });
+    listener.set_nonblocking(true).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
+/// Binds a datagram socket inside a pod's namespace.
+pub(crate) fn bind_udp_in(pod: &PodNetwork, port: u16) -> UdpSocket {
+    let ip = pod.ip;
+    let socket = inside(&pod.netns_path, move || {
+        std::net::UdpSocket::bind((ip, port)).unwrap()
+    });
+    socket.set_nonblocking(true).unwrap();
+    UdpSocket::from_std(socket).unwrap()
+}
+
+/// Waits for a condition, and fails with the last state when it does not come.
+pub(crate) async fn eventually<T: std::fmt::Debug, F: Future<Output = Result<(), T>>>(
+    mut check: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(state) = check().await {
+        assert!(
+            Instant::now() < deadline,
+            "gave up waiting; last state: {state:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
