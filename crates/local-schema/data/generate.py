@@ -38,7 +38,7 @@ SelfSubjectReviewStatus.userInfo Role.rules ClusterRole.rules CertificateSigning
 TokenRequestStatus.expirationTimestamp ResourceClaim.status HorizontalPodAutoscalerStatus.currentMetrics
 CustomResourceDefinitionStatus.conditions CustomResourceDefinitionStatus.storedVersions EndpointSlice.ports TokenRequestSpec.boundObjectRef
 ContainerStateTerminated.startedAt ContainerStateTerminated.finishedAt ContainerStateRunning.startedAt EventSeries.lastObservedTime
-VolumeError.time ServicePort.targetPort ResourceFieldSelector.divisor""".split())
+VolumeError.time ResourceFieldSelector.divisor""".split())
 # Written zero by OpenAPI's defaults, left out by Go.
 UNWRITTEN = {"ReplicationControllerSpec.minReadySeconds", "ScaleSpec.replicas"}
 # (group version, kind, plural, namespaced, subresources, verbs)

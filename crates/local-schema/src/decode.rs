@@ -60,6 +60,17 @@ pub fn decode_value(value: Value, kind: &TypeRef) -> Result<Decoded, DecodeError
     }
 }
 
+/// Like [`decode_value`], with the words of upstream's converter from unstructured trees (strategic merge patches).
+pub(crate) fn decode_unstructured(value: Value, kind: &TypeRef) -> Result<Decoded, DecodeError> {
+    let mut context = Context::default();
+    context.unstructured = true;
+    let seed = Seed::new(kind.walk(), &mut context);
+    match seed.deserialize(value) {
+        Ok(value) => finish(value, context),
+        Err(error) => Err(DecodeError::Syntax(error.to_string())),
+    }
+}
+
 fn finish(value: Option<Value>, context: Context<'_>) -> Result<Decoded, DecodeError> {
     match context.error {
         Some(error) => Err(DecodeError::Type(error)),

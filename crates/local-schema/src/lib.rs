@@ -6,11 +6,13 @@
 pub mod catalog;
 pub mod decode;
 pub mod field_error;
+pub mod patch;
 pub mod quantity;
 mod types;
 
 pub use catalog::{document, group_versions, type_of};
 pub use decode::{DecodeError, Decoded};
 pub use field_error::{FieldError, FieldErrorKind};
+pub use patch::{PatchError, PatchKind, Patched};
 pub use quantity::{Quantity, QuantityError};
 pub use types::{ListKind, Scalar, TypeRef, custom_type};

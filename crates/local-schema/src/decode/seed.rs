@@ -16,6 +16,8 @@ pub(super) struct Context<'t> {
     structs: Vec<&'t str>,
     pub(super) problems: Vec<String>,
     pub(super) error: Option<String>,
+    /// Complain as upstream's converter from unstructured trees does.
+    pub(super) unstructured: bool,
 }
 
 enum Segment<'t> {
@@ -88,6 +90,11 @@ impl<'t, 'c> Seed<'t, 'c> {
     }
 
     fn wrong(self, found: &str) -> Option<Value> {
+        if self.context.unstructured {
+            let message = self.unstructured_complaint(found);
+            self.context.fail(message);
+            return None;
+        }
         let wanted = match self.kind.node().shape {
             // These decode through another Go type, which the message names.
             Shape::Scalar(Scalar::Time | Scalar::MicroTime | Scalar::Duration) => "string".into(),
@@ -96,6 +103,21 @@ impl<'t, 'c> Seed<'t, 'c> {
         };
         self.context.mismatch(found, &wanted);
         None
+    }
+
+    fn unstructured_complaint(&self, found: &str) -> String {
+        let found = match found.split(' ').next() {
+            Some("object") => "map",
+            Some("array") => "slice",
+            Some("number") => "int64",
+            _ => found,
+        };
+        match &self.kind.node().shape {
+            Shape::List { .. } => format!("cannot restore slice from {found}"),
+            Shape::Map { .. } => format!("cannot restore map from {found}"),
+            Shape::Struct(_) => format!("cannot restore struct from: {found}"),
+            _ => format!("unrecognized type: {}", self.kind.go_name()),
+        }
     }
 
     fn number(self, number: Number) -> Option<Value> {

@@ -208,7 +208,7 @@ impl<'a> Type<'a> {
     }
 
     /// The struct here, if it is one.
-    #[cfg_attr(not(test), allow(dead_code))] // the patch module uses it
+    #[cfg(test)]
     pub(crate) fn fields(self) -> Option<&'a Struct> {
         match &self.node().shape {
             Shape::Struct(fields) => Some(fields),

@@ -1,0 +1,6 @@
+//! Replays recorded exchanges of a real control plane against this crate's functions.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside of test functions
+
+mod golden;
+mod patches;
