@@ -1,1 +1,10 @@
-//! local-gateway
+//! The way into a local cluster: watches services and their endpoints, keeps the cluster's service table up to date, and
+//! balances every service of type LoadBalancer on a loopback address of its own, by connection or by HTTP request.
+//!
+//! It refuses to decide which pods belong to a service: that is what the endpoint slices say. Node ports are not served.
+
+mod dialer;
+mod http;
+
+pub use dialer::Dialer;
+pub use http::{EndpointReport, HttpBalancer, HttpReport};

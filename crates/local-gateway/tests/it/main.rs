@@ -1,0 +1,8 @@
+//! Tests of the gateway with real sockets and HTTP servers in this process.
+
+#![allow(clippy::unwrap_used)] // helpers of tests: a panic is the failure report
+
+mod backend;
+mod balancing;
+mod churn;
+mod client;
