@@ -1,1 +1,2 @@
-//! local-apiserver
+//! x
+pub mod store;

@@ -1,0 +1,7 @@
+//! Label and field selectors of list, watch and deletecollection.
+
+mod field;
+mod label;
+
+pub use field::{FieldSelector, FieldTerm};
+pub use label::{LabelSelector, Operator, Requirement, selector_text};
