@@ -1,2 +1,24 @@
-//! x
+//! An embedded Kubernetes v1.34-compatible API server over a durable store.
+//!
+//! It serves the built-in kinds of `local_kinds`, CustomResourceDefinitions and aggregated APIs, to `kubectl` over TLS and to
+//! controllers in the process through an ordinary `kube::Client`. It refuses controllers: what upstream's kube-apiserver
+//! does not do is not done here, and no kind of our own gets special treatment.
+
+// Parts that the next landings use.
+#![allow(dead_code)]
+
+mod admission;
+mod auth;
+mod bootstrap;
+mod core;
+mod crd;
+mod discovery;
+mod http;
+mod registry;
+mod schema;
+mod server;
+pub mod status;
 pub mod store;
+pub mod testing;
+
+pub use server::{ApiServer, ApiServerConfig, StartError};

@@ -38,7 +38,12 @@ fn details(name: &str, group: &str, kind: &str) -> Map<String, Value> {
 
 impl ApiError {
     /// A failure from its parts; `reason` empty = none, `details` as given.
-    pub fn new(code: StatusCode, reason: &str, message: impl Into<String>, details: Option<Value>) -> Self {
+    pub fn new(
+        code: StatusCode,
+        reason: &str,
+        message: impl Into<String>,
+        details: Option<Value>,
+    ) -> Self {
         let mut body = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": message.into(), "code": code.as_u16(),
@@ -103,7 +108,12 @@ impl ApiError {
     pub fn already_exists(group: &str, plural: &str, name: &str) -> Self {
         let message = format!("{} \"{name}\" already exists", qualified(plural, group));
         let details = details(name, group, plural).into();
-        Self::new(StatusCode::CONFLICT, "AlreadyExists", message, Some(details))
+        Self::new(
+            StatusCode::CONFLICT,
+            "AlreadyExists",
+            message,
+            Some(details),
+        )
     }
 
     /// 409 for an update.
@@ -162,7 +172,12 @@ impl ApiError {
 
     /// 401.
     pub fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized", None)
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            "Unauthorized",
+            None,
+        )
     }
 
     /// 406 with the media types there are.

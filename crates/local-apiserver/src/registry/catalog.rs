@@ -29,7 +29,9 @@ impl Catalog {
 
     /// The resource, whatever its version.
     pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
-        let index = self.by_place.get(&(group.to_string(), plural.to_string()))?;
+        let index = self
+            .by_place
+            .get(&(group.to_string(), plural.to_string()))?;
         self.resources.get(*index)
     }
 

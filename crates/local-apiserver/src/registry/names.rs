@@ -15,7 +15,8 @@ const ANNOTATION_BYTES: usize = 256 << 10;
 
 fn label_text(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let edge = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let edge =
+        |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     edge(bytes.first())
         && edge(bytes.last())
         && bytes

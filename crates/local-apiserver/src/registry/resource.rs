@@ -31,6 +31,10 @@ pub struct Resource {
     pub storage_version: Arc<str>,
     /// The store's name for it: `deployments.apps`.
     pub storage_id: Arc<str>,
+    /// The group whose shape is stored (another one for `events.k8s.io`).
+    pub storage_group: Arc<str>,
+    /// The hash unaggregated discovery shows.
+    pub storage_version_hash: String,
     /// What only this kind does.
     pub rules: &'static dyn KindRules,
 }
@@ -54,9 +58,9 @@ pub struct Version {
 pub struct SubresourceInfo {
     /// `status`
     pub name: String,
-    /// Group of the kind it answers with.
+    /// Group of the kind it answers with, empty = the parent's.
     pub group: String,
-    /// Version of that kind.
+    /// Version of that kind, empty = the parent's.
     pub version: String,
     /// The kind.
     pub kind: String,
@@ -89,8 +93,8 @@ impl Resource {
                     .iter()
                     .map(|sub| SubresourceInfo {
                         name: sub.name.to_string(),
-                        group: sub.group.unwrap_or(row.group).to_string(),
-                        version: sub.version.unwrap_or(version).to_string(),
+                        group: sub.group.unwrap_or_default().to_string(),
+                        version: sub.version.unwrap_or_default().to_string(),
                         kind: sub.kind.to_string(),
                         verbs: strings(sub.verbs),
                     })
@@ -98,8 +102,7 @@ impl Resource {
                 custom: None,
             })
             .collect();
-        // Both Event groups are one stored kind, as upstream.
-        let storage_group = if row.group == "events.k8s.io" { "" } else { row.group };
+        let storage_group = row.stored_under.unwrap_or(row.group);
         Self {
             group: row.group.into(),
             kind: row.kind.into(),
@@ -113,6 +116,8 @@ impl Resource {
             versions,
             storage_version: row.storage_version.into(),
             storage_id: crate::status::qualified(row.plural, storage_group).into(),
+            storage_group: storage_group.into(),
+            storage_version_hash: row.storage_version_hash.to_string(),
             rules: row.rules,
         }
     }
@@ -190,7 +195,10 @@ impl Served {
 
     /// The subresource, when this version has it.
     pub fn subresource(&self, name: &str) -> Option<&SubresourceInfo> {
-        self.version().subresources.iter().find(|sub| sub.name == name)
+        self.version()
+            .subresources
+            .iter()
+            .find(|sub| sub.name == name)
     }
 
     /// Whether status is written separately.
@@ -201,7 +209,7 @@ impl Served {
     /// True when objects look the same in this version and in storage, but for `apiVersion`.
     pub fn is_storage_shape(&self) -> bool {
         self.version().custom.is_some()
-            || (self.version().name == self.storage_version && self.storage_id.as_ref() == self.qualified())
+            || (self.version().name == self.storage_version && self.storage_group == self.group)
     }
 
     /// Rewrites an object of the served version into the storage version.
@@ -213,18 +221,15 @@ impl Served {
     }
 
     /// Rewrites a stored object into the served version.
-    pub fn from_storage(&self, object: &mut Value) {
+    pub fn to_served(&self, object: &mut Value) {
         if !self.is_storage_shape() {
-            self.rules.from_storage(&self.version().name, object);
+            self.rules.to_version(&self.version().name, object);
         }
         object["apiVersion"] = self.api_version().as_ref().into();
         object["kind"] = self.kind.as_ref().into();
     }
 
     fn storage_api_version(&self) -> String {
-        if self.storage_id.as_ref() != self.qualified() {
-            return self.storage_version.to_string();
-        }
-        api_version(&self.group, &self.storage_version)
+        api_version(&self.storage_group, &self.storage_version)
     }
 }

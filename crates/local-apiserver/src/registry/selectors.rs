@@ -4,4 +4,4 @@ mod field;
 mod label;
 
 pub use field::{FieldSelector, FieldTerm};
-pub use label::{LabelSelector, Operator, Requirement, selector_text};
+pub use label::{LabelSelector, selector_text};

@@ -96,7 +96,10 @@ impl Disk {
             Err(redb::TableError::TableDoesNotExist(_)) => {}
             Err(error) => return Err(self.failed("read")(error)),
         }
-        let write = self.database.begin_write().map_err(self.failed("initialise"))?;
+        let write = self
+            .database
+            .begin_write()
+            .map_err(self.failed("initialise"))?;
         {
             let mut meta = write.open_table(META).map_err(self.failed("initialise"))?;
             meta.insert("format", FORMAT.as_bytes())
@@ -150,7 +153,11 @@ impl Disk {
     }
 
     /// One transaction, synced before it returns.
-    pub fn commit(&mut self, revision: u64, events: &[(Arc<str>, Event)]) -> Result<(), StoreError> {
+    pub fn commit(
+        &mut self,
+        revision: u64,
+        events: &[(Arc<str>, Event)],
+    ) -> Result<(), StoreError> {
         let write = self.database.begin_write().map_err(self.failed("write"))?;
         {
             let mut table = write.open_table(OBJECTS).map_err(self.failed("write"))?;

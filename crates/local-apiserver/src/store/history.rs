@@ -67,9 +67,12 @@ impl Event {
 
     /// `{"type":…,"object":…}\n` as every watcher of `api_version` gets it; made once.
     pub fn frame(&self, api_version: &Arc<str>, kind: &str) -> Bytes {
-        let (version, frame) = self
-            .frame
-            .get_or_init(|| (api_version.clone(), make_frame(self.kind, &self.object, api_version, kind)));
+        let (version, frame) = self.frame.get_or_init(|| {
+            (
+                api_version.clone(),
+                make_frame(self.kind, &self.object, api_version, kind),
+            )
+        });
         if version == api_version {
             frame.clone()
         } else {

@@ -91,19 +91,35 @@ impl Index {
 
     // A poisoned lock means a panic between two plain map operations; the maps are still whole.
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(|poison| poison.into_inner())
+        self.state
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner())
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(|poison| poison.into_inner())
+        self.state
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner())
     }
 
     pub fn get(&self, resource: &str, key: &str) -> Option<Arc<StoredObject>> {
-        self.read().resources.get(resource)?.objects.get(key).cloned()
+        self.read()
+            .resources
+            .get(resource)?
+            .objects
+            .get(key)
+            .cloned()
     }
 
     pub fn current(&self, resource: &str, key: &str) -> Option<u64> {
-        Some(self.read().resources.get(resource)?.objects.get(key)?.revision)
+        Some(
+            self.read()
+                .resources
+                .get(resource)?
+                .objects
+                .get(key)?
+                .revision,
+        )
     }
 
     pub fn count(&self, resource: &str) -> usize {
@@ -129,12 +145,15 @@ impl Index {
 
     pub fn list(&self, resource: &str, prefix: &str) -> Snapshot {
         let state = self.read();
-        let objects = state.resources.get(resource).map_or_else(Vec::new, |found| {
-            found
-                .range(prefix)
-                .map(|(key, object)| (key.clone(), object.clone()))
-                .collect()
-        });
+        let objects = state
+            .resources
+            .get(resource)
+            .map_or_else(Vec::new, |found| {
+                found
+                    .range(prefix)
+                    .map(|(key, object)| (key.clone(), object.clone()))
+                    .collect()
+            });
         Snapshot {
             revision: state.revision,
             objects,
@@ -237,7 +256,9 @@ impl Index {
             if event.kind == super::EventKind::Deleted {
                 found.objects.remove(&event.key);
             } else {
-                found.objects.insert(event.key.clone(), event.object.clone());
+                found
+                    .objects
+                    .insert(event.key.clone(), event.object.clone());
             }
             found.history.push(Arc::new(event));
         }

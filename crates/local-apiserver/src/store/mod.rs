@@ -38,7 +38,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Another process has this data directory.
-    #[error("the data directory {0} is in use by another process; stop it or choose another --data-dir")]
+    #[error(
+        "the data directory {0} is in use by another process; stop it or choose another --data-dir"
+    )]
     Locked(PathBuf),
     /// The directory was written by another version.
     #[error(

@@ -64,7 +64,11 @@ impl Prepared {
                 }
                 if !seen_metadata && name.as_str() >= "metadata" {
                     seen_metadata = true;
-                    let metadata = if name == "metadata" { Some(value) } else { None };
+                    let metadata = if name == "metadata" {
+                        Some(value)
+                    } else {
+                        None
+                    };
                     separate(&mut text);
                     gap = write_metadata(&mut text, metadata);
                     if metadata.is_some() {
@@ -100,7 +104,11 @@ impl Prepared {
         let number = revision.to_string();
         if let Some(metadata) = tree
             .as_object_mut()
-            .map(|fields| fields.entry("metadata").or_insert_with(|| Value::Object(Default::default())))
+            .map(|fields| {
+                fields
+                    .entry("metadata")
+                    .or_insert_with(|| Value::Object(Default::default()))
+            })
             .and_then(Value::as_object_mut)
         {
             metadata.insert("resourceVersion".into(), Value::String(number.clone()));
@@ -132,7 +140,7 @@ fn write_json<T: serde::Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
 fn write_metadata(text: &mut Vec<u8>, metadata: Option<&Value>) -> usize {
     text.extend_from_slice(b"\"metadata\":{");
     let mut gap = None;
-    let mut open_gap = |text: &mut Vec<u8>| {
+    let open_gap = |text: &mut Vec<u8>| {
         separate(text);
         text.extend_from_slice(b"\"resourceVersion\":\"");
         let at = text.len();

@@ -30,7 +30,10 @@ async fn acknowledged_writes_are_there_after_reopening() {
     create(&store, "b").await;
     let change = Change::Delete(Prepared::new(config_map("b", "1")));
     let second = store.get("configmaps", "n/b").unwrap().revision;
-    store.write(write("n/b", Some(second), change)).await.unwrap();
+    store
+        .write(write("n/b", Some(second), change))
+        .await
+        .unwrap();
     let revision = store.revision();
     owner.close().await;
     let (store, _owner) = Store::open(directory.path()).unwrap();
@@ -45,12 +48,17 @@ async fn a_stale_write_conflicts_and_a_second_create_finds_the_first() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _owner) = Store::open(directory.path()).unwrap();
     let first = create(&store, "a").await;
-    let again = store.write(write("n/a", None, put(config_map("a", "2")))).await;
+    let again = store
+        .write(write("n/a", None, put(config_map("a", "2"))))
+        .await;
     assert!(matches!(again, Err(WriteError::Exists)));
     let next = write("n/a", Some(first.revision), put(config_map("a", "2")));
     store.write(next).await.unwrap();
     let stale = write("n/a", Some(first.revision), put(config_map("a", "3")));
-    assert!(matches!(store.write(stale).await, Err(WriteError::Conflict)));
+    assert!(matches!(
+        store.write(stale).await,
+        Err(WriteError::Conflict)
+    ));
 }
 
 #[tokio::test]
@@ -62,7 +70,11 @@ async fn an_older_revision_can_be_listed_until_it_is_compacted() {
     let next = write("n/a", Some(a.revision), put(config_map("a", "2")));
     store.write(next).await.unwrap();
     let then = store.list_at("configmaps", "n/", b.revision).unwrap();
-    let values: Vec<_> = then.objects.iter().map(|(_, o)| o.tree["data"]["k"].clone()).collect();
+    let values: Vec<_> = then
+        .objects
+        .iter()
+        .map(|(_, o)| o.tree["data"]["k"].clone())
+        .collect();
     assert_eq!(values, ["1", "1"]);
     let (events, _) = store.events_after("configmaps", a.revision, 10).unwrap();
     let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
@@ -78,7 +90,10 @@ async fn an_older_revision_can_be_listed_until_it_is_compacted() {
 async fn two_stores_refuse_one_directory() {
     let directory = tempfile::tempdir().unwrap();
     let (_store, _owner) = Store::open(directory.path()).unwrap();
-    assert!(matches!(Store::open(directory.path()), Err(StoreError::Locked(_))));
+    assert!(matches!(
+        Store::open(directory.path()),
+        Err(StoreError::Locked(_))
+    ));
 }
 
 #[tokio::test]
@@ -90,7 +105,9 @@ async fn a_directory_of_another_format_is_refused_with_both_versions_named() {
         {
             let meta: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("meta");
             let mut table = write.open_table(meta).unwrap();
-            table.insert("format", b"springtide-store-9".as_slice()).unwrap();
+            table
+                .insert("format", b"springtide-store-9".as_slice())
+                .unwrap();
         }
         write.commit().unwrap();
     }
@@ -98,7 +115,10 @@ async fn a_directory_of_another_format_is_refused_with_both_versions_named() {
         panic!("opened another version's directory");
     };
     let text = error.to_string();
-    assert!(text.contains("springtide-store-9") && text.contains("springtide-store-1"), "{text}");
+    assert!(
+        text.contains("springtide-store-9") && text.contains("springtide-store-1"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -13,7 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 const BATCH: usize = 512;
 
 pub(super) enum Pending {
-    Write(Write, oneshot::Sender<Result<Arc<StoredObject>, WriteError>>),
+    Write(
+        Write,
+        oneshot::Sender<Result<Arc<StoredObject>, WriteError>>,
+    ),
     Close,
 }
 

@@ -57,7 +57,9 @@ fn unescape(value: &str) -> Result<String, String> {
             '\\' => match letters.next() {
                 Some(next @ ('\\' | ',' | '=')) => out.push(next),
                 Some(other) => {
-                    return Err(format!("invalid field selector: invalid escape sequence: \\{other}"));
+                    return Err(format!(
+                        "invalid field selector: invalid escape sequence: \\{other}"
+                    ));
                 }
                 None => return Err("invalid field selector: invalid escape sequence: \\".into()),
             },

@@ -305,7 +305,11 @@ impl LabelSelector {
                 values: vec![value.as_str().unwrap_or_default().to_string()],
             });
         }
-        for one in selector["matchExpressions"].as_array().into_iter().flatten() {
+        for one in selector["matchExpressions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             let operator = match one["operator"].as_str().unwrap_or_default() {
                 "In" => Operator::In,
                 "NotIn" => Operator::NotIn,
@@ -394,10 +398,28 @@ mod tests {
     #[test]
     fn terms_match_as_upstream_does() {
         let labels = || json!({"app": "x", "tier": "f", "num": "5"});
-        for yes in ["", "app=x", "app==x", "tier", "!no", "app in (x, y)", "app notin (y)", "num>3", "no!=x", "no notin (x)"] {
+        for yes in [
+            "",
+            "app=x",
+            "app==x",
+            "tier",
+            "!no",
+            "app in (x, y)",
+            "app notin (y)",
+            "num>3",
+            "no!=x",
+            "no notin (x)",
+        ] {
             assert!(matches(yes, labels()), "{yes}");
         }
-        for no in ["app=y", "!tier", "no", "app notin (x)", "num<5", "app in ()"] {
+        for no in [
+            "app=y",
+            "!tier",
+            "no",
+            "app notin (x)",
+            "num<5",
+            "app in ()",
+        ] {
             assert!(!matches(no, labels()), "{no}");
         }
     }
@@ -405,11 +427,23 @@ mod tests {
     #[test]
     fn a_broken_selector_says_what_was_expected() {
         for (text, error) in [
-            ("app in (x", "unable to parse requirement: found '', expected: ',' or ')'"),
-            ("=x", "found '=', expected: !, identifier, or 'end of string'"),
-            ("app===x", "unable to parse requirement: found '=', expected: identifier"),
+            (
+                "app in (x",
+                "unable to parse requirement: found '', expected: ',' or ')'",
+            ),
+            (
+                "=x",
+                "found '=', expected: !, identifier, or 'end of string'",
+            ),
+            (
+                "app===x",
+                "unable to parse requirement: found '=', expected: identifier",
+            ),
             ("app=x,", "found '', expected: identifier after ','"),
-            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            (
+                "a b",
+                "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+            ),
             ("app=x y", "found 'y', expected: ',' or 'end of string'"),
         ] {
             assert_eq!(LabelSelector::parse(text).unwrap_err(), error);

@@ -1,0 +1,84 @@
+//! Admission: what is changed or refused before a write, in upstream's order.
+
+mod builtin;
+
+use crate::registry::context::Call;
+use crate::status::ApiResult;
+use serde_json::Value;
+
+/// The operation of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// POST.
+    Create,
+    /// PUT, PATCH.
+    Update,
+    /// DELETE.
+    Delete,
+}
+
+/// What admission knows of a write.
+pub struct Attributes<'a> {
+    /// The request.
+    pub call: &'a Call,
+    /// The operation.
+    pub operation: Operation,
+    /// The object's name, empty before it is generated.
+    pub name: &'a str,
+    /// Nothing will be stored.
+    pub dry_run: bool,
+}
+
+impl<'a> Attributes<'a> {
+    /// From its parts.
+    pub fn new(call: &'a Call, operation: Operation, name: &'a str, dry_run: bool) -> Self {
+        Self {
+            call,
+            operation,
+            name,
+            dry_run,
+        }
+    }
+}
+
+/// Changes the object (storage version) or refuses it.
+pub async fn mutate(
+    attributes: &mut Attributes<'_>,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> ApiResult<()> {
+    builtin::mutate(attributes, object, old)
+}
+
+/// Refuses the finished object or not.
+pub async fn validate(
+    attributes: &mut Attributes<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> ApiResult<()> {
+    builtin::validate(attributes, object, old)
+}
+
+/// Refuses a delete or not.
+pub async fn delete(attributes: &mut Attributes<'_>, old: &Value) -> ApiResult<()> {
+    builtin::delete(attributes, old)
+}
+
+/// Addresses and ports taken for a write that may still fail.
+#[derive(Default)]
+pub struct Reserved;
+
+impl Reserved {
+    /// Gives them back.
+    pub fn release(&self, _call: &Call) {}
+}
+
+/// Allocates what a Service needs.
+pub fn allocate(
+    _call: &Call,
+    _object: &mut Value,
+    _old: Option<&Value>,
+    _dry_run: bool,
+) -> ApiResult<Reserved> {
+    Ok(Reserved)
+}

@@ -1,0 +1,214 @@
+//! From a parsed path to the registry's verb or to a fixed page.
+
+use super::accept;
+use super::body::{self, RequestBody, ResponseBody};
+use super::path::{self, ResourcePath, Route};
+use super::render;
+use crate::auth::User;
+use crate::core::Core;
+use crate::registry::context::Call;
+use crate::registry::options::Query;
+use crate::registry::{self, Reply, Served};
+use crate::status::{ApiError, ApiResult};
+use http::{HeaderMap, Method, Request, Response, header, request};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// Answers one request of an authenticated user.
+pub async fn handle(
+    core: Arc<Core>,
+    user: User,
+    request: Request<RequestBody>,
+) -> Response<ResponseBody> {
+    let (parts, body) = request.into_parts();
+    match route(core, user, &parts, body).await {
+        Ok(response) => response,
+        Err(error) => body::error(&error),
+    }
+}
+
+/// A header's text, empty when absent.
+pub fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+async fn route(
+    core: Arc<Core>,
+    user: User,
+    parts: &request::Parts,
+    body: RequestBody,
+) -> ApiResult<Response<ResponseBody>> {
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    match path::parse(parts.uri.path()) {
+        Route::Resource(found) => resource(core, user, parts, query, body, found).await,
+        fixed => crate::discovery::page(&core, parts, &query, &fixed),
+    }
+}
+
+/// The verb of a request on a resource.
+fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Option<&'static str> {
+    let named = !path.name.is_empty();
+    Some(match *method {
+        Method::GET | Method::HEAD
+            if query.flag("watch") == Some(true) && path.subresource.is_empty() || path.watch =>
+        {
+            "watch"
+        }
+        Method::GET | Method::HEAD if named => "get",
+        Method::GET | Method::HEAD => "list",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if named => "delete",
+        Method::DELETE => "deletecollection",
+        _ => return None,
+    })
+}
+
+fn find(core: &Core, path: &ResourcePath) -> ApiResult<Served> {
+    let catalog = core.catalogs.now();
+    let served = catalog
+        .served(&path.group, &path.version, &path.plural)
+        .ok_or_else(ApiError::no_resource)?;
+    let placed_wrong = if served.namespaced {
+        path.namespace.is_empty() && !path.name.is_empty()
+    } else {
+        !path.namespace.is_empty()
+    };
+    if placed_wrong {
+        return Err(ApiError::no_resource());
+    }
+    if !path.subresource.is_empty() && served.subresource(&path.subresource).is_none() {
+        return Err(ApiError::no_resource());
+    }
+    Ok(served)
+}
+
+async fn resource(
+    core: Arc<Core>,
+    user: User,
+    parts: &request::Parts,
+    query: Query,
+    body: RequestBody,
+    path: ResourcePath,
+) -> ApiResult<Response<ResponseBody>> {
+    if !core.catalogs.now().has_group(&path.group) {
+        return Ok(body::text(404, "404 page not found\n"));
+    }
+    let served = find(&core, &path)?;
+    let verb = verb(&parts.method, &path, &query)
+        .filter(|_| parts.method != Method::HEAD)
+        .ok_or_else(ApiError::method_not_allowed)?;
+    check_method(&served, &path, verb)?;
+    let accepted = accept::negotiate(
+        header_text(&parts.headers, &header::ACCEPT),
+        path.name.is_empty(),
+    )?;
+    let bytes = body::read(body).await?;
+    let agent = header_text(&parts.headers, &header::USER_AGENT);
+    let content_type = header_text(&parts.headers, &header::CONTENT_TYPE);
+    let call = Call {
+        core,
+        user,
+        agent: agent
+            .split('/')
+            .next()
+            .filter(|name| !name.is_empty())
+            .unwrap_or("unknown")
+            .to_string(),
+        served,
+        namespace: path.namespace,
+        name: path.name,
+        subresource: path.subresource,
+        query,
+        content_type: content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+        body: bytes,
+        now: Timestamp::now(),
+        warnings: Default::default(),
+    };
+    let outcome = run(&call, verb)
+        .await
+        .and_then(|reply| render::reply(&call, accepted, reply));
+    let mut response = outcome.unwrap_or_else(|error| body::error(&error));
+    add_warnings(&call, &mut response);
+    Ok(response)
+}
+
+fn check_method(served: &Served, path: &ResourcePath, verb: &str) -> ApiResult<()> {
+    let allowed = match served.subresource(&path.subresource) {
+        Some(subresource) => subresource.verbs.iter().any(|one| one == verb),
+        None => served.allows(verb),
+    };
+    let collection = path.name.is_empty();
+    let fits = match verb {
+        "create" if path.subresource.is_empty() => {
+            collection && (!served.namespaced || !path.namespace.is_empty())
+        }
+        "deletecollection" => !served.namespaced || !path.namespace.is_empty(),
+        "update" | "patch" => !collection,
+        _ => true,
+    };
+    if allowed && fits {
+        Ok(())
+    } else {
+        Err(ApiError::method_not_allowed())
+    }
+}
+
+async fn run(call: &Call, verb: &str) -> ApiResult<Reply> {
+    if !call.subresource.is_empty() {
+        return subresource(call, verb).await;
+    }
+    match verb {
+        "get" => registry::read::get(call).await,
+        "list" => registry::read::list(call).await,
+        "watch" => registry::watch::watch(call).await,
+        "create" if call.served.storage_id.as_ref() == "bindings" => {
+            registry::subresources::bind(call).await
+        }
+        "create" => registry::create::create(call).await,
+        "update" => registry::update::update(call).await,
+        "patch" => registry::patch::patch(call).await,
+        "delete" => registry::delete::delete(call).await,
+        _ => registry::delete::delete_collection(call).await,
+    }
+}
+
+async fn subresource(call: &Call, verb: &str) -> ApiResult<Reply> {
+    match (call.subresource.as_str(), verb) {
+        ("scale", "get") => registry::scale::get(call),
+        ("scale", "update") => registry::scale::update(call).await,
+        ("scale", "patch") => registry::scale::patch_scale(call).await,
+        ("binding", "create") => registry::subresources::bind(call).await,
+        ("eviction", "create") => registry::subresources::evict(call).await,
+        ("finalize", "update") => registry::subresources::finalize(call).await,
+        ("status" | "ephemeralcontainers" | "resize" | "approval", verb) => {
+            registry::subresources::object_view(call, verb).await
+        }
+        _ => Err(ApiError::no_resource()),
+    }
+}
+
+fn add_warnings(call: &Call, response: &mut Response<ResponseBody>) {
+    let warnings = call
+        .warnings
+        .lock()
+        .unwrap_or_else(|poison| poison.into_inner());
+    for warning in warnings.iter() {
+        let quoted = warning
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "");
+        if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

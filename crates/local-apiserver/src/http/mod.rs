@@ -1,0 +1,11 @@
+//! HTTP: from a request to a verb of the registry, and from its answer to a response.
+
+pub mod accept;
+pub mod body;
+pub mod dispatch;
+pub mod path;
+pub mod render;
+pub mod table;
+pub mod transport;
+
+pub use body::ResponseBody;

@@ -1,0 +1,200 @@
+//! The scale subresource of whatever kind has one.
+
+use super::context::{Call, Reply};
+use super::decode::{self, Expected};
+use super::options::{FieldValidation, WriteOptions};
+use super::selectors::selector_text;
+use super::update::{live_view, read_modify_write};
+use super::{metadata, patch};
+use crate::schema::{self, Manager};
+use crate::status::{ApiError, ApiResult};
+use local_schema::FieldError;
+use serde_json::{Value, json};
+
+const EXPECTED: Expected<'static> = Expected {
+    api_version: "autoscaling/v1",
+    kind: "Scale",
+    custom: false,
+};
+
+/// JSON pointers to the numbers of a kind.
+struct Paths {
+    spec: String,
+    status: String,
+    selector: String,
+}
+
+fn paths(call: &Call) -> ApiResult<Paths> {
+    if let Some(scale) = call
+        .served
+        .custom()
+        .and_then(|custom| custom.scale.as_ref())
+    {
+        return Ok(Paths {
+            spec: scale.spec_replicas.clone(),
+            status: scale.status_replicas.clone(),
+            selector: scale.selector.clone(),
+        });
+    }
+    let paths = call
+        .served
+        .rules
+        .scale_paths()
+        .ok_or_else(ApiError::no_resource)?;
+    Ok(Paths {
+        spec: paths.spec_replicas.to_string(),
+        status: paths.status_replicas.to_string(),
+        selector: paths.selector.to_string(),
+    })
+}
+
+/// The Scale of an object in the served version.
+fn scale_of(paths: &Paths, live: &Value) -> Value {
+    let number = |pointer: &str| live.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let mut meta = serde_json::Map::new();
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
+        if let Some(value) = live["metadata"].get(field) {
+            meta.insert(field.into(), value.clone());
+        }
+    }
+    let mut spec = json!({});
+    if number(&paths.spec) != 0 {
+        spec["replicas"] = number(&paths.spec).into();
+    }
+    let mut status = json!({"replicas": number(&paths.status)});
+    let selector = match live.pointer(&paths.selector) {
+        Some(Value::String(text)) => text.clone(),
+        Some(object @ Value::Object(fields))
+            if fields.contains_key("matchLabels") || fields.contains_key("matchExpressions") =>
+        {
+            selector_text(object)
+        }
+        Some(Value::Object(fields)) => {
+            let pairs: Vec<String> = fields
+                .iter()
+                .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+                .collect();
+            pairs.join(",")
+        }
+        _ => String::new(),
+    };
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": meta, "spec": spec, "status": status,
+    })
+}
+
+/// GET.
+pub fn get(call: &Call) -> ApiResult<Reply> {
+    let paths = paths(call)?;
+    let live = live_view(call, &*call.existing()?);
+    Ok(Reply::tree(scale_of(&paths, &live)))
+}
+
+/// PUT.
+pub async fn update(call: &Call) -> ApiResult<Reply> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
+    let wanted = decode::decode(call, &EXPECTED, options.field_validation)?;
+    super::update::check_name(call, &wanted)?;
+    let manager = Manager::update(call, &options, "scale");
+    write(call, &options, &manager, |_| Ok(wanted.clone())).await
+}
+
+/// PATCH.
+pub async fn patch_scale(call: &Call) -> ApiResult<Reply> {
+    let kind = patch::check_type(call)?;
+    let apply = kind == "application/apply-patch+yaml";
+    let options = WriteOptions::parse(&call.query, "PatchOptions", apply)?;
+    let document = if apply {
+        schema::parse_yaml(&call.body)
+            .map_err(ApiError::bad_request)?
+            .0
+    } else {
+        patch::parse(call, kind)?
+    };
+    let manager = Manager::patch(call, &options, "scale");
+    write(call, &options, &manager, |scale| {
+        let mut patched = if apply {
+            schema::merge_patch(scale, &document)?
+        } else {
+            patch::apply_document(call, &EXPECTED, kind, &document, scale)?
+        };
+        let found =
+            schema::check_fields(call, &EXPECTED, &mut patched).map_err(ApiError::bad_request)?;
+        let validation = if apply {
+            FieldValidation::Ignore
+        } else {
+            options.field_validation
+        };
+        decode::report(call, &EXPECTED, validation, found)?;
+        Ok(patched)
+    })
+    .await
+}
+
+async fn write(
+    call: &Call,
+    options: &WriteOptions,
+    manager: &Manager<'_>,
+    mut change: impl FnMut(&Value) -> ApiResult<Value>,
+) -> ApiResult<Reply> {
+    let paths = paths(call)?;
+    let reply = read_modify_write(call, options, manager, |live| {
+        let scale = change(&scale_of(&paths, live))?;
+        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas < 0 {
+            let error = FieldError::invalid(
+                "spec.replicas",
+                replicas,
+                "must be greater than or equal to 0",
+            );
+            return Err(ApiError::invalid(
+                "autoscaling",
+                "Scale",
+                &call.name,
+                &[error],
+            ));
+        }
+        let mut new = live.clone();
+        set(&mut new, &paths.spec, replicas);
+        let revision = metadata::text(&scale, "resourceVersion").to_string();
+        metadata::of(&mut new).insert("resourceVersion".into(), revision.into());
+        if metadata::text(&new, "resourceVersion").is_empty() {
+            let stored = live["metadata"]["resourceVersion"].clone();
+            metadata::of(&mut new).insert("resourceVersion".into(), stored);
+        }
+        Ok(new)
+    })
+    .await?;
+    let shown = match reply.payload {
+        super::Payload::Stored(stored) => live_view(call, &stored),
+        super::Payload::Tree(tree) => tree,
+        _ => {
+            return Err(ApiError::internal(
+                "a scale update answered with something else",
+            ));
+        }
+    };
+    Ok(Reply::tree(scale_of(&paths, &shown)))
+}
+
+/// Sets a number at a JSON pointer, making objects on the way.
+fn set(object: &mut Value, pointer: &str, number: i64) {
+    let mut at = object;
+    for part in pointer.split('/').skip(1) {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[part];
+    }
+    *at = number.into();
+}

@@ -1,0 +1,37 @@
+//! A server for the tests of other crates.
+
+use crate::server::{ApiServer, ApiServerConfig};
+
+/// A server in a directory of its own, gone when dropped.
+pub struct TestServer {
+    /// The server.
+    pub server: ApiServer,
+    directory: std::path::PathBuf,
+}
+
+impl TestServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When the temporary directory cannot be made or the server does not start.
+    pub async fn start() -> Self {
+        let directory =
+            std::env::temp_dir().join(format!("springtide-api-{}", uuid::Uuid::new_v4()));
+        let server = match ApiServer::start(ApiServerConfig::new(&directory)).await {
+            Ok(server) => server,
+            Err(error) => panic!("the test API server does not start: {error}"),
+        };
+        Self { server, directory }
+    }
+
+    /// A client as `system:masters`.
+    pub fn client(&self) -> kube::Client {
+        self.server.client()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
