@@ -3,8 +3,14 @@
 //!
 //! It refuses to decide which pods belong to a service: that is what the endpoint slices say. Node ports are not served.
 
+mod balancer;
 mod dialer;
+mod gateway;
 mod http;
+mod status;
+mod tables;
 
+pub use balancer::{BalancerReport, Reports, wanted::SUBSTITUTE_PORTS_ANNOTATION};
 pub use dialer::Dialer;
+pub use gateway::{Gateway, GatewayConfig, GatewayError, run};
 pub use http::{EndpointReport, HttpBalancer, HttpReport};

@@ -6,3 +6,5 @@ mod backend;
 mod balancing;
 mod churn;
 mod client;
+mod fake_api;
+mod gateway;
