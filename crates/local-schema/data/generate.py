@@ -4,7 +4,7 @@
     generate.py <recorded discovery folder> <k8s-openapi src/v1_34> <k8s-pb src>
 
 Writes openapi/<group version>.json.gz (recorded documents as they are, the others composed from type facts),
-data/types.txt.gz (one line a field: JSON name|type|flags|list type|patch strategy) and data/protobuf.txt.gz
+data/types.txt.gz (one line a field: JSON name|type|flags|list type|patch strategy|default) and data/protobuf.txt.gz
 (one line a field: number|JSON name, empty when embedded|type).
 
 Types: s b i32 i64 d, y bytes, time micro dur q ios, any raw JSON, #Name struct, [T list, {T map.
@@ -87,7 +87,7 @@ class Field:
     def __init__(self, name, kind, required=False):
         self.name, self.kind, self.required = name, kind, required
         self.written = self.pointer = False
-        self.list_type = self.patch = ""
+        self.list_type = self.patch = self.default = ""
 
 
 # ---- recorded documents ------------------------------------------------------------------------------------------------
@@ -113,6 +113,8 @@ def openapi_struct(schema):
         field = Field(name, openapi_type(prop), name in schema.get("required", []))
         field.written = "default" in prop and prop["default"] in ({}, "", 0, False)
         if field.kind[0] in "[{" and field.required: field.written = True
+        # The only defaults besides zero that matter: keys of list maps may be left out.
+        if name == "protocol" and "default" in prop: field.default = prop["default"]
         list_type, keys = prop.get("x-kubernetes-list-type", ""), prop.get("x-kubernetes-list-map-keys", [])
         field.list_type = "map:" + ",".join(keys) if list_type == "map" else list_type
         if prop.get("x-kubernetes-map-type") == "atomic": field.list_type = "atomic"
@@ -300,7 +302,7 @@ def write_types(structs, kinds, atomic):
         out.append(f"S {name}" + (" atomic" if name in atomic else ""))
         for _, field in sorted(structs[name].items()):
             flags = ("r" if field.required else "") + ("e" if field.written else "") + ("p" if field.pointer else "")
-            out.append("|".join([field.name, field.kind, flags, field.list_type, field.patch]).rstrip("|"))
+            out.append("|".join([field.name, field.kind, flags, field.list_type, field.patch, field.default]).rstrip("|"))
     save("types.txt.gz", out)
 
 

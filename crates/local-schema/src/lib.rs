@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod decode;
 pub mod field_error;
+pub mod managed_fields;
 pub mod patch;
 pub mod quantity;
 mod types;

@@ -126,12 +126,14 @@ impl<'t> Reader<'t> {
             let mut parts = line.split('|');
             let mut next = || parts.next().unwrap_or_default();
             let (name, kind, flags, list_type, patch) = (next(), next(), next(), next(), next());
+            let default = next();
             fields.push(Field {
                 name: name.into(),
                 node: self.node(kind, list_type, ids),
                 written: flags.contains('e'),
                 pointer: flags.contains('p'),
                 patch: patch_rule(patch),
+                default: (!default.is_empty()).then(|| Box::new(default.into())),
             });
         }
         fields.sort_by(|one, other| one.name.cmp(&other.name));
@@ -154,7 +156,8 @@ impl<'t> Reader<'t> {
             return ids.get(name).copied().unwrap_or_default();
         }
         let shape = self.shape(kind, list_type, ids);
-        let id = self.table.push(shape, list_type == "atomic");
+        let atomic = list_type == "atomic" || kind == "any";
+        let id = self.table.push(shape, atomic);
         if list_type.is_empty() {
             self.plain.insert(kind, id);
         }

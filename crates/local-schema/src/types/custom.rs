@@ -31,11 +31,7 @@ impl Builder {
         let shape = self.shape(schema, root);
         let atomic = schema["x-kubernetes-map-type"] == "atomic"
             || (schema["type"] == "array" && !is_keyed(schema));
-        let id = self.table.push(shape, atomic);
-        if let Some(default) = schema.get("default") {
-            self.table.nodes[id as usize].default = Some(Box::new(default.clone()));
-        }
-        id
+        self.table.push(shape, atomic)
     }
 
     fn shape(&mut self, schema: &Value, root: bool) -> Shape {
@@ -102,7 +98,9 @@ impl Builder {
                 continue;
             }
             let node = self.node(property, false);
-            fields.push(plain_field(name, node));
+            let mut field = plain_field(name, node);
+            field.default = property.get("default").cloned().map(Box::new);
+            fields.push(field);
         }
         fields.sort_by(|one, other| one.name.cmp(&other.name));
         Shape::Struct(Arc::new(Struct {
@@ -156,6 +154,7 @@ impl Builder {
                         written: field.written,
                         pointer: field.pointer,
                         patch: field.patch.clone(),
+                        default: field.default.clone(),
                     })
                     .collect(),
                 rest: None,
@@ -180,6 +179,7 @@ fn plain_field(name: &str, node: NodeId) -> Field {
         written: false,
         pointer: true,
         patch: None,
+        default: None,
     }
 }
 

@@ -71,8 +71,6 @@ pub(crate) enum Shape {
 pub(crate) struct Node {
     pub(crate) shape: Shape,
     pub(crate) atomic: bool,
-    /// The key has a default of its own (custom resources): list-map keys may be left out.
-    pub(crate) default: Option<Box<serde_json::Value>>,
 }
 
 /// Named fields.
@@ -107,6 +105,8 @@ pub(crate) struct Field {
     /// A pointer in Go: an explicit zero is kept.
     pub(crate) pointer: bool,
     pub(crate) patch: Option<Box<PatchRule>>,
+    /// The default of the schema, which stands in for a list-map key that is left out.
+    pub(crate) default: Option<Box<serde_json::Value>>,
 }
 
 impl Struct {
@@ -141,11 +141,7 @@ pub(crate) struct TypeTable {
 
 impl TypeTable {
     pub(crate) fn push(&mut self, shape: Shape, atomic: bool) -> NodeId {
-        self.nodes.push(Node {
-            shape,
-            atomic,
-            default: None,
-        });
+        self.nodes.push(Node { shape, atomic });
         NodeId::try_from(self.nodes.len() - 1).unwrap_or(NodeId::MAX)
     }
 }
@@ -208,7 +204,6 @@ impl<'a> Type<'a> {
     }
 
     /// The struct here, if it is one.
-    #[cfg(test)]
     pub(crate) fn fields(self) -> Option<&'a Struct> {
         match &self.node().shape {
             Shape::Struct(fields) => Some(fields),
