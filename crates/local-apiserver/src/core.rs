@@ -1,9 +1,16 @@
 //! What every request shares.
 
+use crate::auth::User;
+use crate::auth::pki::Pki;
+use crate::auth::token::Tokens;
 use crate::discovery::RemoteGroup;
+use crate::http::client::Dialer;
+use crate::http::tls::{self, TlsError, Trust};
 use crate::registry::{Catalogs, Served};
 use crate::store::Store;
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 /// What every request shares.
 pub struct Core {
@@ -11,11 +18,33 @@ pub struct Core {
     pub store: Store,
     /// What is served.
     pub catalogs: Catalogs,
+    /// Keys and certificates.
+    pub pki: Pki,
+    /// Service-account tokens.
+    pub tokens: Tokens,
+    /// Further static tokens (tests).
+    pub static_tokens: HashMap<String, User>,
+    /// Connections inside the cluster.
+    pub dialer: Arc<dyn Dialer>,
+    /// Where clients reach the server, for discovery documents.
+    pub advertise: String,
+    /// Made at the first use.
+    pub kubelet_tls: OnceLock<Arc<rustls::ClientConfig>>,
 }
 
 impl Core {
     /// Called after every committed write, before it is answered.
     pub fn after_write(&self, _served: &Served, _object: &Value, _deleted: bool) {}
+
+    /// TLS towards kubelets: our client certificate, their certificates from our authority.
+    pub fn kubelet_tls(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        if let Some(config) = self.kubelet_tls.get() {
+            return Ok(config.clone());
+        }
+        let trust = Trust::Authority(self.pki.ca_pem.as_bytes());
+        let config = Arc::new(tls::client(&trust, Some(&self.pki.kubelet_client))?);
+        Ok(self.kubelet_tls.get_or_init(|| config).clone())
+    }
 
     /// Groups of aggregated API servers.
     pub fn remote_groups(&self) -> Vec<RemoteGroup> {
@@ -24,12 +53,12 @@ impl Core {
 
     /// Where clients reach the server.
     pub fn address(&self) -> String {
-        "127.0.0.1:6443".into()
+        self.advertise.clone()
     }
 
     /// Public keys of service-account tokens.
     pub fn key_set(&self) -> Value {
-        json!({"keys": []})
+        self.tokens.key_set()
     }
 
     /// OpenAPI v3 documents: path and hash.

@@ -14,6 +14,7 @@ mod core;
 mod crd;
 mod discovery;
 mod http;
+mod proxy;
 mod registry;
 mod schema;
 mod server;
@@ -21,4 +22,7 @@ pub mod status;
 pub mod store;
 pub mod testing;
 
-pub use server::{ApiServer, ApiServerConfig, StartError};
+pub use auth::pki::PkiError;
+pub use http::client::{Dialer, HostDialer};
+pub use http::tls::TlsError;
+pub use server::{ApiServer, ApiServerConfig, Credentials, StartError};

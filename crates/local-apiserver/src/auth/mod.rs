@@ -1,5 +1,18 @@
 //! Who asks, and what they may do.
 
+pub mod authenticate;
+pub mod authorize;
+pub mod pki;
+pub mod reviews;
+pub mod token;
+
+/// Group whose members may do everything.
+pub const MASTERS: &str = "system:masters";
+/// Group of everybody who is somebody.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Name of those who showed no credentials.
+pub const ANONYMOUS: &str = "system:anonymous";
+
 /// An authenticated user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
@@ -23,8 +36,21 @@ impl User {
         }
     }
 
+    /// Somebody without credentials.
+    pub fn anonymous() -> Self {
+        Self::new(ANONYMOUS, &["system:unauthenticated"])
+    }
+
     /// Whether the user is in a group.
     pub fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|one| one == group)
+    }
+
+    /// Adds `system:authenticated` unless it is there.
+    pub fn authenticated(mut self) -> Self {
+        if !self.in_group(AUTHENTICATED) {
+            self.groups.push(AUTHENTICATED.into());
+        }
+        self
     }
 }

@@ -4,7 +4,7 @@ use super::accept;
 use super::body::{self, RequestBody, ResponseBody};
 use super::path::{self, ResourcePath, Route};
 use super::render;
-use crate::auth::User;
+use crate::auth::{User, authorize, reviews};
 use crate::core::Core;
 use crate::registry::context::Call;
 use crate::registry::options::Query;
@@ -44,7 +44,11 @@ async fn route(
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     match path::parse(parts.uri.path()) {
         Route::Resource(found) => resource(core, user, parts, query, body, found).await,
-        fixed => crate::discovery::page(&core, parts, &query, &fixed),
+        fixed => {
+            let verb = parts.method.as_str().to_ascii_lowercase();
+            authorize::check_path(&core, &user, &verb, parts.uri.path())?;
+            crate::discovery::page(&core, parts, &query, &fixed)
+        }
     }
 }
 
@@ -98,11 +102,29 @@ async fn resource(
     if !core.catalogs.now().has_group(&path.group) {
         return Ok(body::text(404, "404 page not found\n"));
     }
+    let verb = verb(&parts.method, &path, &query);
+    let wanted = authorize::Wanted {
+        verb: verb.unwrap_or("get"),
+        group: &path.group,
+        version: &path.version,
+        resource: &path.plural,
+        subresource: &path.subresource,
+        namespace: if path.plural == "namespaces" && path.namespace.is_empty() {
+            &path.name
+        } else {
+            &path.namespace
+        },
+        name: &path.name,
+    };
+    authorize::check(&core, &user, &wanted)?;
     let served = find(&core, &path)?;
-    let verb = verb(&parts.method, &path, &query)
+    let verb = verb
         .filter(|_| parts.method != Method::HEAD)
         .ok_or_else(ApiError::method_not_allowed)?;
     check_method(&served, &path, verb)?;
+    if crate::proxy::is_connect(&path.plural, &path.subresource) && served.group.is_empty() {
+        return crate::proxy::connect(&core, &path, &query, parts, body).await;
+    }
     let accepted = accept::negotiate(
         header_text(&parts.headers, &header::ACCEPT),
         path.name.is_empty(),
@@ -171,6 +193,7 @@ async fn run(call: &Call, verb: &str) -> ApiResult<Reply> {
         "get" => registry::read::get(call).await,
         "list" => registry::read::list(call).await,
         "watch" => registry::watch::watch(call).await,
+        "create" if reviews::is_review(&call.served.storage_id) => reviews::create(call),
         "create" if call.served.storage_id.as_ref() == "bindings" => {
             registry::subresources::bind(call).await
         }
@@ -187,6 +210,7 @@ async fn subresource(call: &Call, verb: &str) -> ApiResult<Reply> {
         ("scale", "get") => registry::scale::get(call),
         ("scale", "update") => registry::scale::update(call).await,
         ("scale", "patch") => registry::scale::patch_scale(call).await,
+        ("token", "create") => reviews::request_token(call),
         ("binding", "create") => registry::subresources::bind(call).await,
         ("eviction", "create") => registry::subresources::evict(call).await,
         ("finalize", "update") => registry::subresources::finalize(call).await,

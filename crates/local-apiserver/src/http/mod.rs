@@ -2,10 +2,14 @@
 
 pub mod accept;
 pub mod body;
+pub mod client;
+pub mod compress;
 pub mod dispatch;
+pub mod listen;
 pub mod path;
 pub mod render;
 pub mod table;
+pub mod tls;
 pub mod transport;
 
 pub use body::ResponseBody;
