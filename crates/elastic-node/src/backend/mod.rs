@@ -1,0 +1,171 @@
+//! The kubelet API of a virtual node: logs, commands and figures come from the cloud.
+
+mod exec;
+mod logs;
+mod metrics;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use elastic_core::names::INSTANCE_ID;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kubelet_api::{
+    AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
+    LogOptions, NodeBackend,
+};
+
+use crate::engine::Shared;
+
+/// One virtual node as its kubelet API sees it.
+pub(crate) struct GroupBackend {
+    shared: Arc<Shared>,
+    node: usize,
+    metrics: metrics::MetricsCache,
+}
+
+impl GroupBackend {
+    pub(crate) fn new(shared: Arc<Shared>, node: usize) -> Self {
+        Self {
+            shared,
+            node,
+            metrics: metrics::MetricsCache::default(),
+        }
+    }
+
+    fn own_pods(&self) -> Vec<Arc<Pod>> {
+        let state = self.shared.state();
+        let own = state
+            .pods
+            .values()
+            .filter(|record| record.node == self.node);
+        own.map(|record| record.pod.clone()).collect()
+    }
+
+    /// The group and the container's name, or why there is none.
+    fn target(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Result<(String, String), BackendError> {
+        let not_found = |message: String| BackendError::NotFound { message };
+        let pods = self.own_pods();
+        let found = pods.iter().find(|candidate| {
+            candidate.metadata.namespace.as_deref() == Some(namespace)
+                && candidate.metadata.name.as_deref() == Some(pod)
+        });
+        let found =
+            found.ok_or_else(|| not_found(format!("pod {namespace}/{pod} is not on this node")))?;
+        let spec = found.spec.as_ref();
+        let names = spec.iter().flat_map(|spec| {
+            spec.containers
+                .iter()
+                .chain(spec.init_containers.iter().flatten())
+        });
+        let mut names = names.map(|container| container.name.as_str());
+        let name = if container.is_empty() {
+            names.next()
+        } else {
+            names.find(|name| *name == container)
+        };
+        let name = name.ok_or_else(|| {
+            not_found(format!(
+                "pod {namespace}/{pod} has no container {container:?}"
+            ))
+        })?;
+        let uid = found.uid().unwrap_or_default();
+        let group = self
+            .shared
+            .state()
+            .shown_group(&uid)
+            .map(|(id, _)| id.clone());
+        let group = group.or_else(|| found.annotations().get(INSTANCE_ID).cloned());
+        let group = group.ok_or_else(|| BackendError::BadRequest {
+            message: format!(
+                "container {name:?} in pod {pod:?} is waiting to start: no container group yet"
+            ),
+        })?;
+        Ok((group, name.to_owned()))
+    }
+}
+
+/// A failed call to the cloud about one container.
+fn cloud_error(attempted: String, error: cloud_api::EciError) -> BackendError {
+    if error.is_not_found() {
+        return BackendError::NotFound {
+            message: format!("{attempted}: the container group is gone"),
+        };
+    }
+    BackendError::Internal {
+        attempted,
+        source: Box::new(error),
+    }
+}
+
+#[async_trait]
+impl NodeBackend for GroupBackend {
+    async fn pods(&self) -> Vec<Pod> {
+        self.own_pods().iter().map(|pod| Pod::clone(pod)).collect()
+    }
+
+    async fn container_logs(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        options: LogOptions,
+    ) -> Result<ByteStream, BackendError> {
+        let (group, container) = self.target(namespace, pod, container)?;
+        logs::stream(self.shared.clone(), group, container, options).await
+    }
+
+    async fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        request: ExecRequest,
+    ) -> Result<ExecSession, BackendError> {
+        let (group, container) = self.target(namespace, pod, container)?;
+        exec::session(&self.shared, group, container, request).await
+    }
+
+    async fn attach(
+        &self,
+        _namespace: &str,
+        _pod: &str,
+        _container: &str,
+        _request: AttachRequest,
+    ) -> Result<ExecSession, BackendError> {
+        Err(BackendError::Unsupported {
+            message: "container groups cannot be attached to; use exec or logs".to_owned(),
+        })
+    }
+
+    async fn port_forward(
+        &self,
+        _namespace: &str,
+        _pod: &str,
+        _port: u16,
+    ) -> Result<(ByteReader, ByteWriter), BackendError> {
+        Err(BackendError::Unsupported {
+            message:
+                "virtual nodes do not forward ports; reach the pod by its address or a Service"
+                    .to_owned(),
+        })
+    }
+
+    async fn resource_metrics(&self) -> Result<String, BackendError> {
+        let samples = self.metrics.read(&self.shared, self.node).await;
+        Ok(metrics::resource_text(&samples))
+    }
+
+    async fn stats_summary(&self) -> Result<serde_json::Value, BackendError> {
+        let samples = self.metrics.read(&self.shared, self.node).await;
+        Ok(metrics::summary(
+            &self.shared.nodes[self.node].name,
+            &samples,
+        ))
+    }
+}

@@ -1,0 +1,168 @@
+//! The planner: decides about every pod that has news, and starts actions under the bounds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cloud_api::model::manage::DeleteContainerGroupRequest;
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, create, write};
+use crate::plan::{Action, Policy};
+
+/// Everything is decided anew at this interval, for what depends on time alone.
+const TICK: Duration = Duration::from_millis(250);
+/// Wait after a failed deletion or write.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let policy = Policy {
+        lost_after: shared.timing.lost_after,
+        orphan_after: shared.timing.orphan_after,
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = shared.wake.notified() => {}
+            _ = tick.tick() => {
+                shared.state().touch_all();
+                write::tell_waiting_pods(&shared);
+            }
+        }
+        decide(&shared, policy);
+        start(&shared, policy);
+    }
+}
+
+fn decide(shared: &Shared, policy: Policy) {
+    let mut state = shared.state();
+    let at = Instant::now();
+    for uid in state.take_dirty() {
+        let actions = state.decide(&uid, policy, at);
+        if actions.is_empty() {
+            continue;
+        }
+        state.notes(&uid).memory.busy = true;
+        // One action at a time per pod; the rest is decided again when it has ended.
+        match actions.into_iter().next() {
+            Some(action @ (Action::Create { .. } | Action::Delete { .. })) => {
+                state.for_cloud.push_back(action)
+            }
+            Some(action) => state.for_api.push_back(action),
+            None => {}
+        }
+    }
+}
+
+fn start(shared: &Arc<Shared>, policy: Policy) {
+    loop {
+        let action = {
+            let mut state = shared.state();
+            let cloud = state.cloud_calls < shared.limit.current();
+            let api = state.api_writes < shared.max_api_writes;
+            let action = if api && !state.for_api.is_empty() {
+                state.api_writes += 1;
+                state.for_api.pop_front()
+            } else if cloud && !state.for_cloud.is_empty() {
+                state.cloud_calls += 1;
+                state.for_cloud.pop_front()
+            } else {
+                None
+            };
+            let Some(action) = action else { return };
+            if !still_right(&mut state, &action, policy) {
+                ended(&mut state, &action);
+                state.touch(uid_of(&action));
+                // Decided again at the next wake-up, with what is known now.
+                shared.wake.notify_one();
+                continue;
+            }
+            action
+        };
+        let shared = shared.clone();
+        let tracker = shared.tracker.clone();
+        tracker.spawn(async move {
+            carry_out(&shared, &action).await;
+            let mut state = shared.state();
+            ended(&mut state, &action);
+            drop(state);
+            shared.wake.notify_one();
+        });
+    }
+}
+
+/// News may have come while the action waited for its place.
+fn still_right(state: &mut super::State, action: &Action, policy: Policy) -> bool {
+    let uid = uid_of(action);
+    state.notes(uid).memory.busy = false;
+    let right = state.decide(uid, policy, Instant::now()).contains(action);
+    state.notes(uid).memory.busy = right;
+    right
+}
+
+fn ended(state: &mut super::State, action: &Action) {
+    match action {
+        Action::Create { .. } | Action::Delete { .. } => state.cloud_calls -= 1,
+        Action::WriteStatus { .. } | Action::Finish { .. } | Action::Lost { .. } => {
+            state.api_writes -= 1
+        }
+    }
+    state.settle(uid_of(action));
+}
+
+fn uid_of(action: &Action) -> &str {
+    match action {
+        Action::Create { uid }
+        | Action::Delete { uid, .. }
+        | Action::WriteStatus { uid }
+        | Action::Finish { uid }
+        | Action::Lost { uid } => uid,
+    }
+}
+
+async fn carry_out(shared: &Shared, action: &Action) {
+    match action {
+        Action::Create { uid } => create::create(shared, uid).await,
+        Action::Delete { uid, id } => delete(shared, uid, id).await,
+        Action::WriteStatus { uid } => write::status(shared, uid).await,
+        Action::Finish { uid } => write::finish(shared, uid).await,
+        Action::Lost { uid } => write::lost(shared, uid).await,
+    }
+}
+
+async fn delete(shared: &Shared, uid: &str, id: &str) {
+    let request = DeleteContainerGroupRequest {
+        container_group_id: id.to_owned(),
+        client_token: Some(format!("delete-{id}")),
+        ..DeleteContainerGroupRequest::default()
+    };
+    let asked = Instant::now();
+    let outcome = shared.cloud.call(&request).await;
+    let mut state = shared.state();
+    if !state.pods.contains_key(uid) {
+        tracing::info!(
+            group = id,
+            uid,
+            "deleted a container group without a living pod"
+        );
+    }
+    match outcome {
+        Ok(_) => {
+            shared.limit.succeeded();
+            if let Some(group) = state.groups.get_mut(id) {
+                group.deleted_at = Some(Instant::now());
+            }
+        }
+        Err(error) if error.is_not_found() => state.remove_group(id, asked),
+        Err(error) => {
+            if error.is_throttling() {
+                shared.limit.throttled(Instant::now());
+            }
+            tracing::warn!(group = id, uid, %error, "container group could not be deleted, trying again");
+            state.notes(uid).memory.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+    drop(state);
+    shared.poke.notify_one();
+}

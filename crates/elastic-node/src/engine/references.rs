@@ -1,0 +1,326 @@
+//! Fetches what pods refer to. A thousand pods of one Deployment refer to the same objects, so each is fetched once per
+//! moment: an object is used for at most [`FRESH`], and pods that ask at the same time share one request.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, ServiceAccount};
+use kube::api::PostParams;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::OnceCell;
+
+use crate::translate::{References, TokenKey};
+
+/// How long a fetched object is used for further pods.
+const FRESH: Duration = Duration::from_millis(500);
+/// Tokens change nothing from pod to pod, so one serves for longer.
+const TOKEN_FRESH: Duration = Duration::from_secs(60);
+/// A file of a running group cannot be renewed, so its token must outlive the pod's usual life.
+const TOKEN_LIFE_LEAST_SECONDS: i64 = 86_400;
+/// Entries kept; the oldest half goes when there are more.
+const MAX_ENTRIES: usize = 1_024;
+
+/// An object could not be fetched; its absence is no error.
+#[derive(Debug, thiserror::Error)]
+#[error("fetch {kind} {namespace}/{name}")]
+pub(crate) struct FetchError {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+    #[source]
+    source: Box<kube::Error>,
+}
+
+type Slot<V> = Arc<OnceCell<V>>;
+
+/// One kind of object, shared between pods that ask at the same time.
+struct Fresh<K, V> {
+    life: Duration,
+    slots: Mutex<HashMap<K, (Instant, Slot<V>)>>,
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> Fresh<K, V> {
+    fn new(life: Duration) -> Self {
+        Self {
+            life,
+            slots: Mutex::default(),
+        }
+    }
+
+    async fn get<F, E>(&self, key: K, fetch: F) -> Result<V, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        let slot = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            if slots.len() >= MAX_ENTRIES {
+                slots.retain(|_, (born, _)| now.duration_since(*born) < self.life);
+            }
+            if slots.len() >= MAX_ENTRIES {
+                slots.clear();
+            }
+            let slot = slots.entry(key).or_insert_with(|| (now, Slot::default()));
+            if now.duration_since(slot.0) >= self.life {
+                *slot = (now, Slot::default());
+            }
+            slot.1.clone()
+        };
+        slot.get_or_try_init(|| fetch).await.cloned()
+    }
+}
+
+type Key = (String, String);
+
+pub(crate) struct ReferenceCache {
+    client: Client,
+    config_maps: Fresh<Key, Option<ConfigMap>>,
+    secrets: Fresh<Key, Option<Secret>>,
+    tokens: Fresh<(Key, TokenKey), Option<String>>,
+}
+
+impl ReferenceCache {
+    pub(crate) fn new(client: Client) -> Self {
+        let tokens = Fresh::new(TOKEN_FRESH);
+        Self {
+            client,
+            config_maps: Fresh::new(FRESH),
+            secrets: Fresh::new(FRESH),
+            tokens,
+        }
+    }
+
+    /// Everything `pod` refers to.
+    pub(crate) async fn of(&self, pod: &Pod) -> Result<References, FetchError> {
+        let namespace = pod.namespace().unwrap_or_else(|| "default".to_owned());
+        let Some(spec) = &pod.spec else {
+            return Ok(References::default());
+        };
+        let needed = Needed::by(spec);
+        let mut references = References::default();
+        for name in needed.config_maps {
+            let key = (namespace.clone(), name.clone());
+            let found = self
+                .config_maps
+                .get(key, self.fetch("ConfigMap", &namespace, &name))
+                .await?;
+            references.config_maps.insert(name, found);
+        }
+        for name in needed.secrets {
+            let key = (namespace.clone(), name.clone());
+            let found = self
+                .secrets
+                .get(key, self.fetch("Secret", &namespace, &name))
+                .await?;
+            references.secrets.insert(name, found);
+        }
+        let account = spec
+            .service_account_name
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        for token in needed.tokens {
+            let key = ((namespace.clone(), account.clone()), token.clone());
+            let found = self
+                .tokens
+                .get(key, self.token(&namespace, &account, &token))
+                .await?;
+            references.tokens.extend(found.map(|found| (token, found)));
+        }
+        Ok(references)
+    }
+
+    async fn fetch<K>(
+        &self,
+        kind: &'static str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<K>, FetchError>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        api.get_opt(name).await.map_err(|source| FetchError {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        key: &TokenKey,
+    ) -> Result<Option<String>, FetchError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                audiences: Some(key.audience.clone())
+                    .filter(|text| !text.is_empty())
+                    .into_iter()
+                    .collect(),
+                expiration_seconds: Some(key.expiration_seconds.max(TOKEN_LIFE_LEAST_SECONDS)),
+                bound_object_ref: None,
+            },
+            ..TokenRequest::default()
+        };
+        match api
+            .create_token_request(account, &PostParams::default(), &request)
+            .await
+        {
+            Ok(answer) => Ok(answer.status.map(|status| status.token)),
+            // The cluster issues no tokens, or the account is gone: the pod runs without one, as far as it goes.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 405 => {
+                tracing::debug!(
+                    namespace,
+                    account,
+                    "no service account token to be had, the pod runs without"
+                );
+                Ok(None)
+            }
+            Err(source) => Err(FetchError {
+                kind: "token of ServiceAccount",
+                namespace: namespace.to_owned(),
+                name: account.to_owned(),
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+/// Names of what a pod refers to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Needed {
+    config_maps: BTreeSet<String>,
+    secrets: BTreeSet<String>,
+    tokens: BTreeSet<TokenKey>,
+}
+
+impl Needed {
+    fn by(spec: &PodSpec) -> Self {
+        let mut needed = Self::default();
+        let containers = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten());
+        containers.for_each(|container| needed.add_container(container));
+        needed.secrets.extend(
+            spec.image_pull_secrets
+                .iter()
+                .flatten()
+                .map(|secret| secret.name.clone()),
+        );
+        for volume in spec.volumes.iter().flatten() {
+            needed
+                .config_maps
+                .extend(volume.config_map.iter().map(|source| source.name.clone()));
+            needed.secrets.extend(
+                volume
+                    .secret
+                    .iter()
+                    .filter_map(|source| source.secret_name.clone()),
+            );
+            let projections = volume
+                .projected
+                .iter()
+                .flat_map(|source| source.sources.iter().flatten());
+            for projection in projections {
+                needed.config_maps.extend(
+                    projection
+                        .config_map
+                        .iter()
+                        .map(|source| source.name.clone()),
+                );
+                needed
+                    .secrets
+                    .extend(projection.secret.iter().map(|source| source.name.clone()));
+                needed
+                    .tokens
+                    .extend(projection.service_account_token.iter().map(TokenKey::from));
+            }
+        }
+        needed
+    }
+
+    fn add_container(&mut self, container: &Container) {
+        for source in container.env_from.iter().flatten() {
+            self.config_maps.extend(
+                source
+                    .config_map_ref
+                    .iter()
+                    .map(|source| source.name.clone()),
+            );
+            self.secrets
+                .extend(source.secret_ref.iter().map(|source| source.name.clone()));
+        }
+        for source in container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|variable| variable.value_from.as_ref())
+        {
+            self.config_maps
+                .extend(source.config_map_key_ref.iter().map(|key| key.name.clone()));
+            self.secrets
+                .extend(source.secret_key_ref.iter().map(|key| key.name.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_reference_of_a_pod_is_found() {
+        let spec: PodSpec = serde_json::from_value(json!({
+            "imagePullSecrets": [{"name": "pull"}],
+            "initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "s1"}}]}],
+            "containers": [{"name": "c", "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m1", "key": "k"}}}]}],
+            "volumes": [
+                {"name": "a", "configMap": {"name": "m2"}},
+                {"name": "b", "projected": {"sources": [
+                    {"secret": {"name": "s2"}}, {"serviceAccountToken": {"path": "token", "audience": "vault"}}
+                ]}}
+            ]
+        }))
+        .unwrap();
+        let needed = Needed::by(&spec);
+        assert_eq!(
+            needed.config_maps.into_iter().collect::<Vec<_>>(),
+            ["m1", "m2"]
+        );
+        assert_eq!(
+            needed.secrets.into_iter().collect::<Vec<_>>(),
+            ["pull", "s1", "s2"]
+        );
+        assert_eq!(needed.tokens.first().unwrap().audience, "vault");
+    }
+
+    #[tokio::test]
+    async fn pods_that_ask_at_the_same_time_share_one_request() {
+        let fresh: Fresh<&str, u32> = Fresh::new(Duration::from_secs(60));
+        let calls = AtomicU32::new(0);
+        let ask = || {
+            fresh.get("k", async {
+                Ok::<_, ()>(calls.fetch_add(1, Ordering::SeqCst))
+            })
+        };
+        let answers = futures::future::join_all((0..20).map(|_| ask())).await;
+        assert!(answers.iter().all(|answer| *answer == Ok(0)));
+        let stale: Fresh<&str, u32> = Fresh::new(Duration::ZERO);
+        assert_eq!(stale.get("k", async { Ok::<_, ()>(1) }).await, Ok(1));
+        assert_eq!(stale.get("k", async { Ok::<_, ()>(2) }).await, Ok(2));
+    }
+}

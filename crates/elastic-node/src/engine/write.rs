@@ -1,0 +1,277 @@
+//! Writes to the API: pod status with what is noted on the pod, failures, and the end of deleted pods.
+//!
+//! A status is one merge patch to the status subresource, with the pod's UID as a precondition, so that a pod made anew
+//! under the same name is never touched.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cloud_api::model::status::GroupStatusEntry;
+use elastic_core::events::EventKind;
+use elastic_core::names::{self, INSTANCE_ID, ON_VIRTUAL_NODE_LABEL, POD_MOMENTS_ANNOTATION, TRUE};
+use elastic_core::timeline::PodMoments;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::state::GroupRecord;
+use crate::status::{failure_status, lost_status, never_restarts, pod_key, pod_status};
+
+/// Wait after a refused write.
+const RETRY: Duration = Duration::from_millis(500);
+/// A pod with finalizers stays after its deletion; it is asked for again after this.
+const FINISH_AGAIN: Duration = Duration::from_secs(2);
+
+/// Whether the pod shows something else than its group is.
+pub(super) fn differs(pod: &Pod, id: &str, entry: &GroupStatusEntry) -> bool {
+    let host = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.host_ip.clone());
+    // Before the first write the host's address is missing and there is a difference anyway.
+    let Some(host) = host else { return true };
+    let wanted = status_value(&pod_status(pod, entry, &host, Timestamp::now()));
+    let shown = serde_json::to_value(&pod.status).unwrap_or_default();
+    pod.annotations().get(INSTANCE_ID).map(String::as_str) != Some(id) || !shows(&shown, &wanted)
+}
+
+/// The status as a merge patch: what must not be there is `null`.
+fn status_value(status: &PodStatus) -> Value {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if let Some(members) = value.as_object_mut() {
+        for member in ["reason", "message"] {
+            members.entry(member).or_insert(Value::Null);
+        }
+    }
+    value
+}
+
+/// Whether a merge patch would change nothing.
+fn shows(shown: &Value, wanted: &Value) -> bool {
+    match (shown, wanted) {
+        (Value::Object(shown), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| match shown.get(key) {
+                Some(shown) => shows(shown, wanted),
+                None => wanted.is_null(),
+            })
+        }
+        (shown, wanted) => shown == wanted,
+    }
+}
+
+pub(super) async fn status(shared: &Shared, uid: &str) {
+    let prepared = {
+        let state = shared.state();
+        let Some(record) = state.pods.get(uid) else {
+            return;
+        };
+        let Some((id, group)) = state.shown_group(uid) else {
+            return;
+        };
+        let Some(entry) = &group.entry else { return };
+        let host = &shared.nodes[record.node].address;
+        let status = pod_status(&record.pod, entry, host, Timestamp::now());
+        let moments = state
+            .notes
+            .get(uid)
+            .map(|notes| notes.moments.clone())
+            .unwrap_or_default();
+        let notes = annotations(&record.pod, id, group, moments);
+        (record.pod.clone(), record.node, status, notes)
+    };
+    let (pod, node, status, notes) = prepared;
+    let labels = BTreeMap::from([(ON_VIRTUAL_NODE_LABEL, TRUE)]);
+    let metadata = json!({"uid": uid, "annotations": notes, "labels": labels});
+    patch(
+        shared,
+        &pod,
+        node,
+        uid,
+        json!({"metadata": metadata, "status": status_value(&status)}),
+    )
+    .await;
+}
+
+/// What is noted on the pod; only what is not there yet or differs.
+fn annotations(
+    pod: &Pod,
+    id: &str,
+    group: &GroupRecord,
+    mut moments: PodMoments,
+) -> BTreeMap<String, String> {
+    moments.created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let mut all = BTreeMap::from([
+        (INSTANCE_ID.to_owned(), id.to_owned()),
+        (names::CLIENT_TOKEN.to_owned(), group.uid.clone()),
+        (
+            POD_MOMENTS_ANNOTATION.to_owned(),
+            serde_json::to_string(&moments).unwrap_or_default(),
+        ),
+        ("ProviderCreate".to_owned(), "done".to_owned()),
+    ]);
+    if !group.facts.zone.is_empty() {
+        all.insert(names::INSTANCE_ZONE.to_owned(), group.facts.zone.clone());
+    }
+    if !group.facts.request_id.is_empty() {
+        all.insert(names::REQUEST_ID.to_owned(), group.facts.request_id.clone());
+    }
+    if let Some((vcpu, gib)) = group.facts.size {
+        all.insert(
+            names::INSTANCE_SPEC.to_owned(),
+            format!("{vcpu:?}-{gib:?}Gi"),
+        );
+        all.insert(names::INSTANCE_CPU.to_owned(), format!("{vcpu:?}"));
+        all.insert(names::INSTANCE_MEMORY.to_owned(), format!("{gib:?}"));
+    }
+    all.retain(|key, value| pod.annotations().get(key) != Some(value));
+    all
+}
+
+async fn patch(shared: &Shared, pod: &Pod, node: usize, uid: &str, patch: Value) {
+    let name = pod.name_any();
+    let api: Api<Pod> =
+        Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
+    let outcome = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    match outcome {
+        Ok(mut written) => {
+            written.metadata.managed_fields = None;
+            shared.state().put_pod(written, node, Instant::now());
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            tracing::debug!(pod = pod_key(pod), "pod is gone, its status is not written");
+            shared.state().notes(uid).memory.retry_at = Some(Instant::now() + RETRY);
+        }
+        Err(error) => {
+            tracing::warn!(pod = pod_key(pod), %error, "pod status could not be written, trying again");
+            shared.state().notes(uid).memory.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+}
+
+pub(super) async fn failure(shared: &Shared, pod: &Pod, uid: &str, reason: &str, message: &str) {
+    let refused = shared.state().notes(uid).memory.refused;
+    let status = failure_status(
+        pod,
+        refused && never_restarts(pod),
+        reason,
+        message,
+        Timestamp::now(),
+    );
+    write_whole(shared, pod, uid, &status).await;
+}
+
+pub(super) async fn lost(shared: &Shared, uid: &str) {
+    let Some(pod) = shared
+        .state()
+        .pods
+        .get(uid)
+        .map(|record| record.pod.clone())
+    else {
+        return;
+    };
+    tracing::warn!(
+        pod = pod_key(&pod),
+        "container group of a living pod is gone, the pod is reported failed"
+    );
+    let message = "the container group of this pod no longer exists in the cloud";
+    shared
+        .events
+        .tell(&pod, EventKind::Warning, "NotFound", message);
+    write_whole(shared, &pod, uid, &lost_status(&pod, Timestamp::now())).await;
+}
+
+async fn write_whole(shared: &Shared, pod: &Pod, uid: &str, status: &PodStatus) {
+    let Some(node) = shared.state().pods.get(uid).map(|record| record.node) else {
+        return;
+    };
+    patch(
+        shared,
+        pod,
+        node,
+        uid,
+        json!({"metadata": {"uid": uid}, "status": status_value(status)}),
+    )
+    .await;
+}
+
+/// Takes a deleted pod whose group is gone out of the API.
+pub(super) async fn finish(shared: &Shared, uid: &str) {
+    let Some(pod) = shared
+        .state()
+        .pods
+        .get(uid)
+        .map(|record| record.pod.clone())
+    else {
+        return;
+    };
+    let api: Api<Pod> =
+        Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
+    let exactly = Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    };
+    let outcome = api
+        .delete(
+            &pod.name_any(),
+            &DeleteParams::default()
+                .grace_period(0)
+                .preconditions(exactly),
+        )
+        .await;
+    let mut state = shared.state();
+    match outcome {
+        Ok(_) => state.notes(uid).memory.retry_at = Some(Instant::now() + FINISH_AGAIN),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+            state.remove_pod(uid)
+        }
+        Err(error) => {
+            tracing::warn!(pod = pod_key(&pod), %error, "deleted pod could not be taken out of the API, trying again");
+            state.notes(uid).memory.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+}
+
+/// Pods whose group takes its time get a first status, so that `kubectl describe` says what they wait for.
+pub(super) fn tell_waiting_pods(shared: &Shared) {
+    let mut state = shared.state();
+    let at = Instant::now();
+    let late = shared.timing.pending_status_after;
+    let waiting: Vec<String> = state
+        .groups
+        .values()
+        .filter(|group| {
+            group.entry.is_none() && at.saturating_duration_since(group.known_since) >= late
+        })
+        .map(|group| group.uid.clone())
+        .collect();
+    for uid in waiting {
+        let Some((id, _)) = state.shown_group(&uid) else {
+            continue;
+        };
+        let blank = GroupStatusEntry {
+            container_group_id: id.clone(),
+            status: cloud_api::GroupStatus::Scheduling,
+            ..GroupStatusEntry::default()
+        };
+        state.put_entry(blank);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_that_changes_nothing_is_seen_as_such() {
+        let shown =
+            json!({"phase": "Running", "conditions": [{"type": "Ready"}], "qosClass": "Burstable"});
+        assert!(shows(&shown, &json!({"phase": "Running", "reason": null})));
+        assert!(!shows(&shown, &json!({"phase": null})));
+        assert!(!shows(&shown, &json!({"conditions": []})));
+    }
+}
