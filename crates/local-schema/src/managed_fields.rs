@@ -56,7 +56,7 @@ impl Actor<'_> {
 /// Tracks a create (`live` = `None`), a PUT or a patch: sets `metadata.managedFields` of `new`.
 ///
 /// `new` is the object as it will be stored; `ignored` names paths that this endpoint cannot write, for callers that have not
-/// yet restored them. Entries in `new` replace those of `live` on the main resource when they can be read; `[{}]` forgets all.
+/// yet restored them. Entries in `new` replace those of `live` on the main resource when they can be read; `[{}]` and `[]` forget all.
 pub fn update(
     kind: &TypeRef,
     live: Option<&Value>,

@@ -63,7 +63,8 @@ fn is_empty(kind: Type<'_>, field: &Field, value: &Value) -> bool {
                     Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Float)
                 )
         }
-        Value::Array(list) => list.is_empty(),
+        // An explicit empty list means something in one place only: it forgets the managed fields.
+        Value::Array(list) => list.is_empty() && !field.pointer,
         Value::Object(object) => {
             object.is_empty() && matches!(kind.at(field.node).node().shape, Shape::Map { .. })
         }

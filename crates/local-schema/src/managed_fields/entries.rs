@@ -122,9 +122,10 @@ pub(super) fn read(object: &Value) -> Option<Vec<Entry>> {
     }
 }
 
-/// Whether a request asks to forget all managers: `[{}]`.
+/// Whether a request asks to forget all managers: `[{}]` or an explicit empty list.
 pub(super) fn is_reset(object: &Value) -> bool {
-    object["metadata"]["managedFields"] == json!([{}])
+    let entries = &object["metadata"]["managedFields"];
+    *entries == json!([{}]) || *entries == json!([])
 }
 
 /// Takes the entries out of an object.

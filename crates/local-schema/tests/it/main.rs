@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 mod golden;
+mod ownership;
 mod patches;
