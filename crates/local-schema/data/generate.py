@@ -5,7 +5,7 @@
 
 Writes openapi/<group version>.json.gz (recorded documents as they are, the others composed from type facts),
 data/types.txt.gz (one line a field: JSON name|type|flags|list type|patch strategy|default) and data/protobuf.txt.gz
-(one line a field: number|JSON name, empty when embedded|type).
+(one line a field: number|JSON name, empty when embedded|type; w = message of strings, or* = unions of JSON schemas).
 
 Types: s b i32 i64 d, y bytes, time micro dur q ios, any raw JSON, #Name struct, [T list, {T map.
 Flags: r required, e written even when empty, p a pointer in Go (an explicit zero value is kept).
@@ -38,8 +38,10 @@ SelfSubjectReviewStatus.userInfo Role.rules ClusterRole.rules CertificateSigning
 TokenRequestStatus.expirationTimestamp ResourceClaim.status HorizontalPodAutoscalerStatus.currentMetrics
 CustomResourceDefinitionStatus.conditions CustomResourceDefinitionStatus.storedVersions EndpointSlice.ports TokenRequestSpec.boundObjectRef
 ContainerStateTerminated.startedAt ContainerStateTerminated.finishedAt ContainerStateRunning.startedAt EventSeries.lastObservedTime
-VolumeError.time ResourceFieldSelector.divisor""".split())
+VolumeError.time ResourceFieldSelector.divisor
+ValidatingAdmissionPolicyBinding.spec""".split())
 # Written zero by OpenAPI's defaults, left out by Go.
+ATOMIC = set()
 UNWRITTEN = {"ReplicationControllerSpec.minReadySeconds", "ScaleSpec.replicas"}
 # (group version, kind, plural, namespaced, subresources, verbs)
 A = "*"
@@ -178,10 +180,12 @@ def read_pb(root):
     for path in glob.glob(root + "/**/mod.rs", recursive=True):
         module = os.path.relpath(path, root)[:-len("/mod.rs")].replace("/", ".")
         text = open(path).read()
-        for match in re.finditer(r"pub struct (\w+) \{(.*?)\n?\}", text, re.S):
+        for name in re.findall(r"/// \+structType=atomic\n(?:///[^\n]*\n)*#\[derive[^\n]*\npub struct (\w+)", text):
+            ATOMIC.add(pb_name(module, name))
+        for match in re.finditer(r"pub struct (\w+) \{(?:\}|(.*?)\n\})", text, re.S):
             fields = []
             pattern = r'((?:\s*///[^\n]*\n)*)\s*#\[prost\(([^\]]*?)\)\]\s*pub (?:r#)?(\w+):\s*(.*?),\n(?=\s*(?:///|#\[|$))'
-            for doc, attribute, rust, kind in re.findall(pattern, match.group(2) + "\n", re.S):
+            for doc, attribute, rust, kind in re.findall(pattern, (match.group(2) or "") + "\n", re.S):
                 tag = int(re.search(r'tag = "(\d+)"', attribute).group(1))
                 mapped = re.search(r'btree_map = "string, (\w+)"', attribute)
                 scalar = {"string": "s", "bool": "b", "int32": "i32", "int64": "i64", "double": "d", "bytes": "y", "uint32": "i64"}
@@ -194,7 +198,8 @@ def read_pb(root):
                             "io.k8s.apimachinery.pkg.api.resource.Quantity": "q",
                             "io.k8s.apimachinery.pkg.util.intstr.IntOrString": "ios",
                             "io.k8s.apimachinery.pkg.runtime.RawExtension": "raw", META + "FieldsV1": "raw",
-                            EXT + "JSON": "raw"}.get(name, "#" + name)
+                            EXT + "Json": "raw", EXT + "JsonSchemaPropsOrArray": "orarray", EXT + "JsonSchemaPropsOrBool": "orbool",
+                            EXT + "JsonSchemaPropsOrStringArray": "orstrings"}.get(name, "#" + name)
                 first = attribute.split(",")[0].split("=")[0].strip()
                 if mapped: base = "{" + (scalar[mapped.group(1)] if mapped.group(1) in scalar else message())
                 else: base = scalar[first] if first in scalar else message()
@@ -205,7 +210,7 @@ def read_pb(root):
     return messages
 
 
-def plain(name): return name.replace("_", "").lower()
+def plain(name): return re.sub("[-_$]", "", name).lower()
 
 
 def camel(name):
@@ -275,8 +280,7 @@ def main():
     webhook = "io.k8s.api.admissionregistration.v1."
     for owner in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
         structs[webhook + owner]["webhooks"].list_type, structs[webhook + owner]["webhooks"].patch = "map:name", "merge:name"
-    for name in ("MatchResources", "NamedRuleWithOperations", "ParamKind", "ParamRef"): atomic.add(webhook + name)
-    for name in ("io.k8s.api.autoscaling.v1.CrossVersionObjectReference", "io.k8s.api.flowcontrol.v1.GroupSubject"): atomic.add(name)
+    atomic |= ATOMIC & (set(structs) - known)
     for name, fields in structs.items():
         short = name.rsplit(".", 1)[1]
         for field in fields.values():
@@ -306,7 +310,11 @@ def write_types(structs, kinds, atomic):
     save("types.txt.gz", out)
 
 
-# Embedded messages whose JSON names cannot be taken from a struct of their own.
+# Messages that Go embeds: nested on the wire, flat in JSON.
+EMBEDDED = {"LocalObjectReference", "DeviceConfiguration", "IngressRuleValue", "VolumeSource", "PersistentVolumeSource",
+            "RuleWithOperations", "Rule", "ProbeHandler", "EphemeralContainerCommon"}
+
+
 def write_protobuf(structs, kinds, messages):
     extra = {"io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.Preconditions"}
     lines, seen, queue = [], set(), sorted(set(kinds.values()) | extra)
@@ -329,9 +337,10 @@ def write_protobuf(structs, kinds, messages):
                     base, ref = base[:-len(ref)] + "w", "w"
                 else: queue.append(target)
             json_name = by_plain.get(plain(rust))
-            if json_name is None and base.startswith("#") and fields:
+            if json_name is None and base.startswith("#") and base.rsplit(".", 1)[1] in EMBEDDED:
                 parents.setdefault(base[1:], []).append(fields)
                 json_name = ""
+            elif json_name is None and fields: continue  # newer than the served version
             elif json_name is None: json_name = camel(rust)
             lines.append(f"{tag}|{json_name}|{base}")
     save("protobuf.txt.gz", lines)

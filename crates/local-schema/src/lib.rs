@@ -8,6 +8,7 @@ pub mod decode;
 pub mod field_error;
 pub mod managed_fields;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 mod types;
 

@@ -5,3 +5,4 @@
 mod golden;
 mod ownership;
 mod patches;
+mod protobuf;
