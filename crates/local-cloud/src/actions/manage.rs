@@ -1,0 +1,220 @@
+//! DeleteContainerGroup, RestartContainerGroup, UpdateContainerGroup.
+
+use super::create::fresh;
+use super::tokens::Token;
+use super::{Call, validate};
+use crate::gateway::refusal::Refusal;
+use crate::shared::ask_to_delete;
+use crate::state::State;
+use crate::state::record::{ContainerRecord, GroupRecord};
+use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
+use cloud_api::model::manage::*;
+use cloud_api::model::{EmptyResponse, GroupStatus};
+use std::sync::Arc;
+
+const NAMED: [&str; 2] = ["RegionId", "ContainerGroupId"];
+
+pub(crate) async fn delete(
+    call: &Call<'_>,
+    request: DeleteContainerGroupRequest,
+) -> Result<EmptyResponse, Refusal> {
+    call.need(&NAMED)?;
+    let token = Token::of(call, &request)?;
+    let version = {
+        let mut state = call.shared.state();
+        if !is_repeated(&token, &state)? {
+            if !state.groups.contains_key(&request.container_group_id) {
+                return Err(Refusal::no_group(&request.container_group_id));
+            }
+            ask_to_delete(&mut state, &request.container_group_id);
+            remember(token, &mut state, &request.container_group_id, call);
+        }
+        state.version
+    };
+    call.shared.durable(version).await?;
+    Ok(EmptyResponse::default())
+}
+
+fn is_repeated(token: &Option<Token>, state: &State) -> Result<bool, Refusal> {
+    Ok(token
+        .as_ref()
+        .map(|token| token.look_up(state))
+        .transpose()?
+        .flatten()
+        .is_some())
+}
+
+fn remember(token: Option<Token>, state: &mut State, group_id: &str, call: &Call<'_>) {
+    if let Some(token) = token {
+        token.remember(state, group_id, call.shared.now());
+    }
+}
+
+pub(crate) async fn restart(
+    call: &Call<'_>,
+    request: RestartContainerGroupRequest,
+) -> Result<EmptyResponse, Refusal> {
+    call.need(&NAMED)?;
+    let token = Token::of(call, &request)?;
+    renew(call, token, &request.container_group_id, |group| {
+        group.status = GroupStatus::Restarting;
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn update(
+    call: &Call<'_>,
+    request: UpdateContainerGroupRequest,
+) -> Result<EmptyResponse, Refusal> {
+    call.need(&NAMED)?;
+    let id = request.container_group_id.clone();
+    if !call.shared.state().groups.contains_key(&id) {
+        let message = format!("The parameter \"ContainerGroupId\" names no container group: {id}.");
+        return Err(Refusal::new(404, "InvalidParameter.NotFound", message));
+    }
+    if request.cpu.is_some() || request.memory.is_some() {
+        return Err(Refusal::unsupported(
+            "Cpu",
+            "the size of a group stays as it was created",
+        ));
+    }
+    let whole = match request.update_type.as_deref() {
+        None | Some("" | "RenewUpdate") => true,
+        Some("IncrementalUpdate") => false,
+        Some(_) => {
+            return Err(Refusal::invalid(
+                "UpdateType",
+                "it must be RenewUpdate or IncrementalUpdate",
+            ));
+        }
+    };
+    let token = Token::of(call, &request)?;
+    renew(call, token, &id, |group| {
+        let next = apply(&group.request, request, whole);
+        validate::check(&next)?;
+        same_names("Container", &group.request.container, &next.container)?;
+        same_names(
+            "InitContainer",
+            &group.request.init_container,
+            &next.init_container,
+        )?;
+        if next == *group.request {
+            return Err(Refusal::new(
+                400,
+                "NoNeedUpdate",
+                "The update changes nothing.",
+            ));
+        }
+        group.containers = carried_over(&group.containers, &next.container);
+        group.init_containers = carried_over(&group.init_containers, &next.init_container);
+        group.request = Arc::new(next);
+        group.status = GroupStatus::Updating;
+        Ok(())
+    })
+    .await
+}
+
+/// The request as it stands after the update.
+fn apply(
+    before: &CreateContainerGroupRequest,
+    update: UpdateContainerGroupRequest,
+    whole: bool,
+) -> CreateContainerGroupRequest {
+    let mut next = before.clone();
+    // Lists are replaced as a whole; what is not given goes in a full update and stays in an incremental one.
+    // Containers cannot be left out: a group has at least one.
+    if !update.container.is_empty() {
+        next.container = update.container;
+    }
+    if whole || !update.init_container.is_empty() {
+        next.init_container = update.init_container;
+    }
+    if whole || !update.volume.is_empty() {
+        next.volume = update.volume;
+    }
+    if whole || !update.image_registry_credential.is_empty() {
+        next.image_registry_credential = update.image_registry_credential;
+    }
+    if whole || update.dns_config.is_some() {
+        next.dns_config = update.dns_config;
+    }
+    if !update.tag.is_empty() {
+        next.tag = update.tag;
+    }
+    if update.restart_policy.is_some() {
+        next.restart_policy = update.restart_policy;
+    }
+    next
+}
+
+/// An update changes containers; it neither adds nor removes any.
+fn same_names(
+    parameter: &str,
+    before: &[ContainerSpec],
+    after: &[ContainerSpec],
+) -> Result<(), Refusal> {
+    let names = |specs: &[ContainerSpec]| {
+        specs
+            .iter()
+            .map(|spec| spec.name.clone())
+            .collect::<Vec<_>>()
+    };
+    if names(before) == names(after) {
+        return Ok(());
+    }
+    Err(Refusal::unsupported(
+        parameter,
+        "an update must name the same containers in the same order",
+    ))
+}
+
+/// Containers that stay keep their numbers, so that no run's number is used twice.
+fn carried_over(before: &[ContainerRecord], specs: &[ContainerSpec]) -> Vec<ContainerRecord> {
+    let mut next = fresh(specs);
+    for container in &mut next {
+        if let Some(known) = before.iter().find(|known| known.name == container.name) {
+            *container = known.clone();
+        }
+    }
+    next
+}
+
+/// Raises the generation, which the group's supervisor carries out.
+async fn renew(
+    call: &Call<'_>,
+    token: Option<Token>,
+    id: &str,
+    change: impl FnOnce(&mut GroupRecord) -> Result<(), Refusal>,
+) -> Result<EmptyResponse, Refusal> {
+    let version = {
+        let now = call.shared.now();
+        let mut state = call.shared.state();
+        if !is_repeated(&token, &state)? {
+            let group = state.groups.get(id).ok_or_else(|| Refusal::no_group(id))?;
+            if !matches!(group.status, GroupStatus::Pending | GroupStatus::Running)
+                || group.deleting
+            {
+                return Err(Refusal::wrong_status(
+                    id,
+                    group.status.as_str(),
+                    "Pending or Running",
+                ));
+            }
+            let generation = group.generation + 1;
+            let changed = state.change(id, now, |group| {
+                change(group)?;
+                group.generation = generation;
+                Ok::<(), Refusal>(())
+            });
+            changed.unwrap_or(Ok(()))?;
+            if let Some(wanted) = state.wanted.get(id) {
+                wanted.send_modify(|wanted| wanted.generation = generation);
+            }
+            remember(token, &mut state, id, call);
+        }
+        state.version
+    };
+    call.shared.durable(version).await?;
+    Ok(EmptyResponse::default())
+}

@@ -1,0 +1,173 @@
+//! One call of the OpenAPI: read, authenticate, find the action, answer.
+
+use super::authenticate::Incoming as Signed;
+use super::refusal::Refusal;
+use super::{Answer, Gateway, json};
+use crate::actions::{self, Call};
+use cloud_api::encoding::parse_form;
+use cloud_api::flatten::prune_nulls;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Largest form body: room for 20 volumes of files.
+const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
+
+impl Gateway {
+    /// `None` when the answer is to be lost.
+    pub(super) async fn api(
+        &self,
+        request: Request<Incoming>,
+        request_id: &str,
+    ) -> Result<Option<Answer>, Refusal> {
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, MAX_BODY_BYTES)
+            .collect()
+            .await
+            .map_err(|error| {
+                Refusal::new(
+                    400,
+                    "InvalidParameter",
+                    format!("The request's body cannot be read: {error}."),
+                )
+            })?;
+        let body = body.to_bytes();
+        let query = read_form(head.uri.query().unwrap_or_default())?;
+        let mut parameters = query.clone();
+        let content_type = head
+            .headers
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        if content_type.starts_with("application/x-www-form-urlencoded") {
+            let text = std::str::from_utf8(&body).map_err(|_| {
+                Refusal::new(400, "InvalidParameter", "The request's body is not UTF-8.")
+            })?;
+            parameters.extend(read_form(text)?);
+        }
+        let signed = Signed {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: &query,
+            parameters: &parameters,
+            headers: &head.headers,
+            body: &body,
+        };
+        self.authenticator.check(&signed, self.shared.now())?;
+        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let named = |header_name: &str, parameter: &str| {
+            let value = if signed.is_v3() {
+                header(header_name)
+            } else {
+                signed.parameter(parameter)
+            };
+            value
+                .map(str::to_owned)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| Refusal::missing(parameter))
+        };
+        let action = named("x-acs-action", "Action")?;
+        check_version(&named("x-acs-version", "Version")?)?;
+        let host = header("host").unwrap_or_default().to_owned();
+        parameters.retain(|(name, _)| !is_common(name));
+        let fault = self.shared.faults.next(&action);
+        if let Some(refusal) = fault.as_ref().and_then(super::faults::Fault::refusal) {
+            return Err(refusal);
+        }
+        let call = Call {
+            shared: &self.shared,
+            tickets: &self.tickets,
+            parameters: &parameters,
+            host,
+        };
+        let mut answer = dispatch(&action, &call).await?;
+        if fault.is_some() {
+            return Ok(None);
+        }
+        prune_nulls(&mut answer);
+        if let Value::Object(members) = &mut answer {
+            members.insert("RequestId".to_owned(), request_id.into());
+        }
+        Ok(Some(json(StatusCode::OK, &answer)))
+    }
+}
+
+fn read_form(text: &str) -> Result<Vec<(String, String)>, Refusal> {
+    parse_form(text).map_err(|error| {
+        Refusal::new(
+            400,
+            "InvalidParameter",
+            format!("The parameters are unreadable: {error}."),
+        )
+    })
+}
+
+fn check_version(version: &str) -> Result<(), Refusal> {
+    if version == cloud_api::API_VERSION {
+        return Ok(());
+    }
+    let message = format!(
+        "Version {version} is not known; this is {}.",
+        cloud_api::API_VERSION
+    );
+    Err(Refusal::new(400, "InvalidVersion", message))
+}
+
+/// Parameters that belong to the call, not to the action.
+fn is_common(name: &str) -> bool {
+    const COMMON: [&str; 15] = [
+        "Action",
+        "Version",
+        "Format",
+        "AccessKeyId",
+        "Signature",
+        "SignatureMethod",
+        "SignatureVersion",
+        "SignatureNonce",
+        "SignatureType",
+        "Timestamp",
+        "SecurityToken",
+        "OwnerId",
+        "OwnerAccount",
+        "ResourceOwnerId",
+        "ResourceOwnerAccount",
+    ];
+    COMMON.contains(&name)
+}
+
+fn reply<T: Serialize>(answer: T) -> Result<Value, Refusal> {
+    serde_json::to_value(answer)
+        .map_err(|error| Refusal::internal(format!("The answer cannot be written: {error}.")))
+}
+
+async fn dispatch(action: &str, call: &Call<'_>) -> Result<Value, Refusal> {
+    match action {
+        "CreateContainerGroup" => reply(actions::create::create(call, call.read()?).await?),
+        "DescribeContainerGroups" => reply(actions::describe::describe(call, call.read()?)?),
+        "DescribeContainerGroupStatus" => reply(actions::status::describe(call, call.read()?)?),
+        "DescribeContainerGroupEvents" => reply(actions::events::describe(call, call.read()?)?),
+        "DeleteContainerGroup" => reply(actions::manage::delete(call, call.read()?).await?),
+        "RestartContainerGroup" => reply(actions::manage::restart(call, call.read()?).await?),
+        "UpdateContainerGroup" => reply(actions::manage::update(call, call.read()?).await?),
+        "DescribeContainerLog" => reply(actions::inside::log(call, call.read()?).await?),
+        "ExecContainerCommand" => reply(actions::inside::exec(call, call.read()?).await?),
+        "DescribeContainerGroupMetric" => reply(actions::metrics::one(call, call.read()?).await?),
+        "DescribeMultiContainerGroupMetric" => {
+            reply(actions::metrics::many(call, call.read()?).await?)
+        }
+        "DescribeContainerGroupPrice" => reply(actions::price::describe(call, call.read()?)?),
+        "DescribeRegions" => reply(actions::region::regions(call)),
+        "DescribeAvailableResource" => reply(actions::region::available(call, &call.read()?)?),
+        "ListUsage" => reply(actions::region::usage(call)?),
+        "TagResources" => reply(actions::tags::tag(call, call.read()?).await?),
+        "UntagResources" => reply(actions::tags::untag(call, call.read()?).await?),
+        "ListTagResources" => reply(actions::tags::list(call, call.read()?)?),
+        unknown => {
+            let message =
+                format!("The action {unknown} is not known here, or not in this version.");
+            Err(Refusal::new(404, "InvalidAction.NotFound", message))
+        }
+    }
+}

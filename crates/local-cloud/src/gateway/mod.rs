@@ -1,0 +1,159 @@
+//! The front door: HTTP on one listener, signatures checked, actions called, errors in the documented envelope.
+
+mod api;
+mod authenticate;
+pub(crate) mod faults;
+mod nonces;
+mod private;
+pub(crate) mod refusal;
+pub(crate) mod tickets;
+mod websocket;
+
+use crate::shared::Shared;
+use authenticate::Authenticator;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use refusal::Refusal;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tickets::Tickets;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Most connections at the same time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 1_024;
+/// The longest wait for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause after the system refused a connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Stands for "hang up without an answer".
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is lost on purpose")]
+struct AnswerLost;
+
+type Answer = Response<Full<Bytes>>;
+
+pub(crate) struct Gateway {
+    shared: Arc<Shared>,
+    authenticator: Authenticator,
+    tickets: Tickets,
+}
+
+impl Gateway {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let authenticator = Authenticator::new(shared.config.credentials.clone());
+        Self {
+            shared,
+            authenticator,
+            tickets: Tickets::default(),
+        }
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, AnswerLost> {
+        let request_id = uuid::Uuid::new_v4().to_string().to_uppercase();
+        let outcome = match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::POST, "/") => self.api(request, &request_id).await,
+            (&Method::GET, "/exec/" | "/exec") => self.exec(request).map(Some),
+            (&Method::GET, "/springtide/ledger" | "/springtide/groups") => self
+                .private(&request)
+                .await
+                .map(|body| Some(json(StatusCode::OK, &body))),
+            (method, path) => {
+                let message = format!("There is nothing at {method} {path}.");
+                Err(Refusal::new(404, "InvalidAction.NotFound", message))
+            }
+        };
+        match outcome {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(AnswerLost),
+            Err(refusal) => {
+                tracing::debug!(code = %refusal.code, message = %refusal.message, %request_id, "call refused");
+                Ok(refused(&refusal, &request_id))
+            }
+        }
+    }
+}
+
+/// The envelope of every error.
+fn refused(refusal: &Refusal, request_id: &str) -> Answer {
+    let status =
+        StatusCode::from_u16(refusal.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::json!({
+        "RequestId": request_id,
+        "HostId": "local-cloud",
+        "Code": refusal.code,
+        "Message": refusal.message,
+        "Recommend": "https://help.aliyun.com/zh/eci",
+    });
+    json(status, &body)
+}
+
+fn json(status: StatusCode, body: &Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
+    *answer.status_mut() = status;
+    let content_type = http::HeaderValue::from_static("application/json;charset=utf-8");
+    answer
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, content_type);
+    answer
+}
+
+/// Serves until the cloud shuts down.
+pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shutdown = gateway.shared.shutdown.clone();
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let serving = serve_connection(gateway.clone(), stream);
+                gateway.shared.tasks.spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(gateway: Arc<Gateway>, stream: TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "connection without nodelay");
+    }
+    let shutdown = gateway.shared.shutdown.clone();
+    let service = service_fn(move |request| gateway.clone().handle(request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}

@@ -1,0 +1,265 @@
+//! What all parts of the cloud share, the writer that makes it durable, and the broom.
+
+use crate::backend::{GroupBackend, GroupPlan};
+use crate::config::{CloudSources, LocalCloudConfig};
+use crate::gateway::faults::Faults;
+use crate::ledger::{Ledger, LedgerEntry};
+use crate::metrics::Samples;
+use crate::state::record::GroupRecord;
+use crate::state::{DirtyGroup, State};
+use crate::store::{Batch, Store};
+use cloud_api::catalog::Catalog;
+use jiff::Timestamp;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The longest that a call waits for its change to be durable.
+const LONGEST_WRITE: Duration = Duration::from_secs(10);
+/// The pause after a write that failed.
+const WRITE_AGAIN: Duration = Duration::from_millis(250);
+/// How often ended groups and old tokens are looked through.
+const BROOM_INTERVAL: Duration = Duration::from_secs(20);
+/// Ended groups beyond the first hour that stay visible.
+const KEEP_NEWEST_ENDED: usize = 100;
+
+/// The cloud's records could not be written in time; the change may or may not have become durable.
+#[derive(Debug, thiserror::Error)]
+#[error("the cloud's records could not be written in time")]
+pub struct StoreFailed;
+
+pub(crate) struct Shared {
+    pub(crate) config: LocalCloudConfig,
+    pub(crate) catalog: Catalog,
+    pub(crate) backend: Arc<dyn GroupBackend>,
+    pub(crate) faults: Faults,
+    pub(crate) samples: Samples,
+    /// Ends everything but the writer.
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    state: Mutex<State>,
+    store: Store,
+    wake_writer: Notify,
+    /// Ends the writer, when nothing can change any more.
+    pub(crate) stop_writer: CancellationToken,
+    written: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: LocalCloudConfig,
+        backend: Arc<dyn GroupBackend>,
+        sources: CloudSources,
+        state: State,
+        store: Store,
+    ) -> Self {
+        Self {
+            catalog: Catalog::new(config.large_region),
+            config,
+            backend,
+            faults: Faults::default(),
+            samples: Samples::default(),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            now: sources.now,
+            state: Mutex::new(state),
+            store,
+            wake_writer: Notify::new(),
+            stop_writer: CancellationToken::new(),
+            written: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.now)()
+    }
+
+    /// The state; whoever changes it wakes the writer afterwards ([`Shared::wake`], [`Shared::durable`]).
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wake(&self) {
+        self.wake_writer.notify_one();
+    }
+
+    /// Changes a group, if it is still there. Becomes durable by and by.
+    pub(crate) fn change<T>(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut GroupRecord, Timestamp) -> T,
+    ) -> Option<T> {
+        let now = self.now();
+        let result = self.state().change(id, now, |group| change(group, now));
+        self.wake();
+        result
+    }
+
+    /// Waits until everything up to this version has survived.
+    pub(crate) async fn durable(&self, version: u64) -> Result<(), StoreFailed> {
+        self.wake();
+        let mut written = self.written.subscribe();
+        let wait = written.wait_for(|written| *written >= version);
+        match tokio::time::timeout(LONGEST_WRITE, wait).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(StoreFailed),
+        }
+    }
+
+    /// The bill, with everything that has happened so far.
+    pub(crate) async fn ledger(&self) -> Result<Ledger, StoreFailed> {
+        let version = self.state().version;
+        self.durable(version).await?;
+        let store = self.store.clone();
+        let rows = tokio::task::spawn_blocking(move || store.ledger()).await;
+        match rows {
+            Ok(Ok(entries)) => Ok(Ledger::new(entries, self.now())),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "ledger cannot be read");
+                Err(StoreFailed)
+            }
+            Err(_) => Err(StoreFailed),
+        }
+    }
+
+    fn take_batch(&self) -> (Batch, u64) {
+        let now = self.now();
+        let mut state = self.state();
+        let dirty = std::mem::take(&mut state.dirty_groups);
+        let mut batch = Batch {
+            tokens: state.dirty_tokens.drain().collect(),
+            ..Default::default()
+        };
+        for (id, mark) in dirty {
+            match (mark, state.groups.get(&id)) {
+                (DirtyGroup::Changed, Some(group)) => {
+                    batch.ledger.extend(LedgerEntry::of(group, now));
+                    batch.groups.push((id, Some(group.clone())));
+                }
+                (DirtyGroup::Changed, None) => {}
+                (DirtyGroup::Removed(entry), _) => {
+                    batch.ledger.extend(entry);
+                    batch.groups.push((id, None));
+                }
+            }
+        }
+        (batch, state.version)
+    }
+
+    /// After a failed write: everything is marked again, unless something newer is.
+    fn mark_again(&self, batch: Batch) {
+        let mut state = self.state();
+        let mut bills: std::collections::HashMap<String, LedgerEntry> = batch
+            .ledger
+            .into_iter()
+            .map(|entry| (entry.group_id.clone(), entry))
+            .collect();
+        for (id, group) in batch.groups {
+            let entry = bills.remove(&id);
+            let mark = if group.is_some() {
+                DirtyGroup::Changed
+            } else {
+                DirtyGroup::Removed(entry)
+            };
+            state.dirty_groups.entry(id).or_insert(mark);
+        }
+        for (token, record) in batch.tokens {
+            state.dirty_tokens.entry(token).or_insert(record);
+        }
+    }
+}
+
+/// Writes what is marked, until it is told to stop and nothing is marked any more.
+pub(crate) async fn run_writer(shared: Arc<Shared>) {
+    loop {
+        let (batch, version) = shared.take_batch();
+        if batch.groups.is_empty() && batch.tokens.is_empty() {
+            shared.written.send_replace(version);
+            if shared.stop_writer.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = shared.wake_writer.notified() => {}
+                () = shared.stop_writer.cancelled() => {}
+            }
+            continue;
+        }
+        let store = shared.store.clone();
+        let outcome = tokio::task::spawn_blocking(move || (store.write(&batch), batch)).await;
+        match outcome {
+            Ok((Ok(()), _)) => {
+                shared.written.send_replace(version);
+            }
+            Ok((Err(error), batch)) => {
+                tracing::error!(%error, "cloud's records cannot be written, trying again");
+                shared.mark_again(batch);
+                if shared.stop_writer.is_cancelled() {
+                    return;
+                }
+                tokio::time::sleep(WRITE_AGAIN).await;
+            }
+            // Only when the runtime itself goes down.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Takes ended groups off the list when their time is over, and forgets old client tokens.
+pub(crate) async fn run_broom(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            () = tokio::time::sleep(BROOM_INTERVAL) => shared.sweep(),
+        }
+    }
+}
+
+impl Shared {
+    /// One stroke of the broom.
+    pub(crate) fn sweep(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        state.forget_old_tokens(now);
+        let keep = i64::try_from(self.config.keep_ended.as_secs()).unwrap_or(i64::MAX);
+        let mut ended: Vec<(Timestamp, String)> = state
+            .groups
+            .values()
+            .filter(|group| group.status.is_final() && !group.deleting)
+            .filter(|group| now.as_second() - group.changed_at.as_second() > keep)
+            .map(|group| (group.changed_at, group.id.clone()))
+            .collect();
+        ended.sort_unstable();
+        let surplus = ended.len().saturating_sub(KEEP_NEWEST_ENDED);
+        for (_, id) in ended.into_iter().take(surplus) {
+            ask_to_delete(&mut state, &id);
+        }
+        drop(state);
+        self.wake();
+    }
+}
+
+/// Marks a group for deletion and tells its supervisor.
+pub(crate) fn ask_to_delete(state: &mut State, id: &str) {
+    let Some(group) = state.groups.get_mut(id) else {
+        return;
+    };
+    group.deleting = true;
+    state.mark_group(id);
+    if let Some(wanted) = state.wanted.get(id) {
+        wanted.send_modify(|wanted| wanted.deleting = true);
+    }
+}
+
+/// The group as its backend sees it.
+pub(crate) fn plan_of(group: &GroupRecord) -> GroupPlan {
+    GroupPlan {
+        id: group.id.clone(),
+        request: group.request.clone(),
+        address: group.address,
+        size: group.size,
+        zone: group.zone.clone(),
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests of the local cloud through its front door.
+// The lint's exemption for tests does not reach their helper functions.
+#![allow(clippy::unwrap_used)]
+
+mod actions;
+mod admission;
+mod durability;
+mod exec;
+mod gateway;
+mod lifecycle;
+mod scale;
+mod sdk;
+mod support;
