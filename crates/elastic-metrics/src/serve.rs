@@ -1,0 +1,186 @@
+//! The HTTPS server around `api`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use jiff::{SignedDuration, Timestamp};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::samples::Board;
+use crate::{MetricsTls, api};
+
+/// Connections served at the same time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 128;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after `accept` failed, so that a lack of file descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A PEM text holds no usable certificate or key.
+    #[error("read the metrics server's certificates")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    /// Certificate, key or authority do not fit.
+    #[error("configure TLS of the metrics server")]
+    Tls(#[source] rustls::Error),
+    /// The clients' authority is unusable.
+    #[error("configure the authority of the metrics server's clients")]
+    Clients(#[source] rustls::server::VerifierBuilderError),
+}
+
+pub(crate) struct Server {
+    acceptor: TlsAcceptor,
+    stale_after: Duration,
+}
+
+impl Server {
+    pub(crate) fn new(tls: &MetricsTls, stale_after: Duration) -> Result<Self, ServeError> {
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config(tls)?)),
+            stale_after,
+        })
+    }
+
+    pub(crate) async fn run(
+        self,
+        listener: TcpListener,
+        board: Arc<Board>,
+        shutdown: CancellationToken,
+    ) {
+        let connections = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let place = tokio::select! {
+                () = shutdown.cancelled() => break,
+                place = places.clone().acquire_owned() => place,
+            };
+            let stream = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "metrics server could not accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            let (acceptor, board, shutdown) =
+                (self.acceptor.clone(), board.clone(), shutdown.clone());
+            let stale_after = self.stale_after;
+            connections.spawn(async move {
+                connection(stream, acceptor, (board, stale_after), shutdown).await;
+                drop(place);
+            });
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+fn config(tls: &MetricsTls) -> Result<ServerConfig, ServeError> {
+    let certificates = |pem: &str| {
+        CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(ServeError::Pem)
+    };
+    let key = PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).map_err(ServeError::Pem)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(ServeError::Tls)?;
+    let builder = match &tls.client_authority_pem {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(authority)? {
+                roots.add(certificate).map_err(ServeError::Tls)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().map_err(ServeError::Clients)?)
+        }
+    };
+    let mut config = builder
+        .with_single_cert(certificates(&tls.certificate_pem)?, key)
+        .map_err(ServeError::Tls)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    (board, stale_after): (Arc<Board>, Duration),
+    shutdown: CancellationToken,
+) {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await
+    else {
+        return;
+    };
+    let service = service_fn(|request| {
+        let answer = respond(&board, stale_after, &request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "metrics connection ended with an error");
+    }
+}
+
+fn respond(
+    board: &Board,
+    stale_after: Duration,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if matches!(path, "/healthz" | "/livez" | "/readyz") {
+        return Response::new(Full::from("ok"));
+    }
+    let (code, value) = if request.method() == Method::GET {
+        let age = SignedDuration::try_from(stale_after).unwrap_or(SignedDuration::MAX);
+        let oldest = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
+        api::answer(
+            board,
+            path,
+            request.uri().query().unwrap_or_default(),
+            oldest,
+        )
+    } else {
+        let message = "metrics can only be read";
+        api::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    };
+    let mut response = Response::new(Full::from(value.to_string()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
