@@ -1,6 +1,6 @@
 //! A cluster's network: the router namespace, the pods attached to it and the addresses it answers on.
 
-use std::{fs::File, io, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, fs::File, io, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use rtnetlink::packet_route::address::AddressScope;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -48,14 +48,13 @@ struct Inner {
 }
 
 impl ClusterNetwork {
-    /// Creates the cluster's router namespace, or finds it again with everything attached to it.
+    /// Creates the cluster's router namespace, or finds it again with everything attached to it. Attachments that were
+    /// interrupted half-way are removed, so nobody else may be attaching to the same cluster at this moment.
     pub async fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
         let cluster_id = config.cluster_id;
         names::check_cluster_id(&cluster_id)?;
-        let namespace = names::router_namespace(&cluster_id);
-        let router = Arc::new(
-            netns::on_own_thread(&namespace.clone(), move || open_router(&namespace)).await?,
-        );
+        let id = cluster_id.clone();
+        let router = Arc::new(netns::on_own_thread(&cluster_id, move || open_router(&id)).await?);
         let sockets = SocketFactory::start(router.clone())?;
         let name_locks = (0..NAME_LOCKS).map(|_| Arc::default()).collect();
         let changes = Arc::new(Semaphore::new(CONCURRENT_CHANGES));
@@ -230,15 +229,42 @@ impl ClusterNetwork {
 }
 
 /// Finds or makes the router. It gets its name last, so a named router is always complete.
-fn open_router(namespace: &str) -> Result<File, NetworkError> {
+fn open_router(cluster_id: &str) -> Result<File, NetworkError> {
+    let namespace = &names::router_namespace(cluster_id);
     let failed = |source| NetworkError::io("creating the router namespace", namespace, source);
     if let Some(existing) = netns::open(namespace).map_err(failed)? {
+        remove_half_made(&existing, cluster_id).map_err(failed)?;
         return Ok(existing);
     }
     let router = netns::enter_new().map_err(failed)?;
     set_up_router().map_err(failed)?;
     netns::keep_as(namespace).map_err(failed)?;
     Ok(router)
+}
+
+/// Removes what a killed process left of attachments it was making: links without an alias, namespaces without a link.
+fn remove_half_made(router: &File, cluster_id: &str) -> io::Result<()> {
+    netns::enter(router)?;
+    let mut socket = NetlinkSocket::open()?;
+    let mut complete = HashSet::from([names::router_namespace(cluster_id)]);
+    for link in links::all_links(&mut socket)? {
+        match link.alias.and_then(|alias| names::parse_alias(&alias)) {
+            Some((name, _)) => drop(complete.insert(names::pod_namespace(cluster_id, &name))),
+            None if link.index == links::LOOPBACK_INDEX => {}
+            None => links::remove_link(&mut socket, link.index)?,
+        }
+    }
+    let known = netns::list()?
+        .into_iter()
+        .filter(|name| names::belongs_to(name, cluster_id));
+    for namespace in known.filter(|name| !complete.contains(name)) {
+        tracing::info!(
+            namespace,
+            "removing what is left of an interrupted attachment"
+        );
+        netns::remove(&namespace)?;
+    }
+    Ok(())
 }
 
 fn set_up_router() -> io::Result<()> {

@@ -119,9 +119,13 @@ impl Balancers {
         let mut outcomes = BTreeMap::new();
         self.failed = false;
         for (key, balancer) in wanted {
+            // Without a cluster address yet: nothing is promised before it can be kept.
+            let Some(service) = table.services.get(key) else {
+                continue;
+            };
             let ip = addresses.get(key).copied();
             let mut ports = Vec::new();
-            if let (Some(ip), Some(service)) = (ip, table.services.get(key)) {
+            if let Some(ip) = ip {
                 for port in &service.ports {
                     ports.push(self.follow_port(key, ip, service, port, balancer).await);
                 }

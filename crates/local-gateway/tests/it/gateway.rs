@@ -22,7 +22,7 @@ use crate::fake_api::FakeApi;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-struct Cluster {
+pub(crate) struct Cluster {
     id: String,
     api: FakeApi,
     network: ClusterNetwork,
@@ -33,19 +33,36 @@ struct Cluster {
 
 impl Cluster {
     async fn new() -> Self {
+        Self::start(Self::unique_id(), FakeApi::new()).await
+    }
+
+    /// A cluster with another API.
+    pub(crate) async fn with_client(client: kube::Client) -> Self {
+        Self::start_with(Self::unique_id(), FakeApi::new(), client).await
+    }
+
+    pub(crate) fn network(&self) -> &ClusterNetwork {
+        &self.network
+    }
+
+    fn unique_id() -> String {
         assert!(
             nix::unistd::geteuid().is_root(),
             "this test makes network namespaces and needs root"
         );
-        let id = format!(
+        format!(
             "gwtest-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        Self::start(id, FakeApi::new()).await
+        )
     }
 
     async fn start(id: String, api: FakeApi) -> Self {
+        let client = api.client();
+        Self::start_with(id, api, client).await
+    }
+
+    async fn start_with(id: String, api: FakeApi, client: kube::Client) -> Self {
         let network = ClusterNetwork::open(NetworkConfig {
             cluster_id: id.clone(),
         })
@@ -55,7 +72,7 @@ impl Cluster {
             cluster_id: id.clone(),
             dns: DnsConfig::default(),
         };
-        let gateway = Gateway::new(api.client(), network.clone(), config);
+        let gateway = Gateway::new(client, network.clone(), config);
         let (reports, shutdown) = (gateway.reports(), CancellationToken::new());
         let running = Some(tokio::spawn(gateway.run(shutdown.clone())));
         Self {
@@ -79,7 +96,7 @@ impl Cluster {
         ended.expect("the gateway ends").unwrap().unwrap();
     }
 
-    async fn pod(&self, n: u8) -> PodNetwork {
+    pub(crate) async fn pod(&self, n: u8) -> PodNetwork {
         self.network
             .attach(&format!("pod-{n}"), Ipv4Addr::new(10, 30, 1, n))
             .await
@@ -95,6 +112,21 @@ impl Cluster {
                 .map(str::to_owned)
         });
         status.await.parse().unwrap()
+    }
+
+    pub(crate) async fn eventually_async<T>(&self, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(result) = check().await {
+                return result;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "gave up waiting; last state: {:?}",
+                self.reports.snapshot()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn eventually<T>(&self, mut check: impl FnMut() -> Option<T>) -> T {
@@ -148,7 +180,7 @@ fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'st
 }
 
 /// A web server in a pod that says which pod it is, and closes the connection.
-fn serve(pod: &PodNetwork) {
+pub(crate) fn serve(pod: &PodNetwork) {
     let (ip, name) = (pod.ip, pod.name.clone());
     let listener = inside(&pod.netns_path, move || {
         StdListener::bind((ip, 8080)).unwrap()
@@ -185,7 +217,7 @@ fn shop(port: u16, app_protocol: &str) -> Value {
     json!({"type": "LoadBalancer", "clusterIP": "10.96.0.20", "ports": [port]})
 }
 
-async fn ask(mut stream: TcpStream) -> String {
+pub(crate) async fn ask(mut stream: TcpStream) -> String {
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")
         .await

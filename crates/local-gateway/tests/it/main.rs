@@ -8,3 +8,4 @@ mod churn;
 mod client;
 mod fake_api;
 mod gateway;
+mod real_api;

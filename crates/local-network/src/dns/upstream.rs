@@ -16,8 +16,9 @@ use tokio::{
 
 /// Questions on their way at once. Further ones are refused, and the client asks again.
 const QUESTIONS_AT_ONCE: usize = 256;
-/// How long one resolver may take before the next one is asked.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long one resolver may take before the next one is asked, and how long the last one may.
+const NEXT_RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
+const LAST_RESOLVER_PATIENCE: Duration = Duration::from_secs(3);
 /// Resolvers asked for one question.
 const RESOLVERS_ASKED: usize = 3;
 const MESSAGE_MAX_BYTES: usize = 65_535;
@@ -43,7 +44,14 @@ impl Upstreams {
             .try_acquire()
             .map_err(|_| io::Error::other("too many questions at once"))?;
         let mut result = Err(io::Error::other("no resolver is configured"));
-        for resolver in self.resolvers.iter().take(RESOLVERS_ASKED) {
+        let asked = &self.resolvers[..self.resolvers.len().min(RESOLVERS_ASKED)];
+        for (index, resolver) in asked.iter().enumerate() {
+            let last = index + 1 == asked.len();
+            let patience = if last {
+                LAST_RESOLVER_PATIENCE
+            } else {
+                NEXT_RESOLVER_PATIENCE
+            };
             let asking = async {
                 if over_tcp {
                     ask_over_tcp(*resolver, question).await
@@ -51,7 +59,7 @@ impl Upstreams {
                     ask_over_udp(*resolver, question).await
                 }
             };
-            result = match timeout(ANSWER_PATIENCE, asking).await {
+            result = match timeout(patience, asking).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),

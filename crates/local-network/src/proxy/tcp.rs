@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::copy_bidirectional_with_sizes,
     net::{TcpListener, TcpStream},
@@ -28,6 +29,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 const CONNECT_ATTEMPTS: usize = 4;
 /// How long connections go on after their backend or their service has left the table.
 pub(crate) const DRAIN_BOUND: Duration = Duration::from_secs(60);
+/// A silent connection is probed after this time, and then this often.
+const KEEP_ALIVE_IDLE_SECONDS: u32 = 60;
+const KEEP_ALIVE_INTERVAL_SECONDS: u32 = 10;
 /// The wait after a failed accept, which mostly means that the process has too many files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -82,6 +86,9 @@ impl TcpRelay {
         let work = async {
             let (mut backend, lease) = self.connect(client).await?;
             stream.set_nodelay(true)?;
+            // A side that vanished without a word must not hold the other one for ever.
+            keep_alive(&stream)?;
+            keep_alive(&backend)?;
             tokio::select! {
                 // Passes on a half-close and goes on with the other direction.
                 copied = copy_bidirectional_with_sizes(&mut stream, &mut backend, BUFFER_BYTES, BUFFER_BYTES) => copied.map(drop),
@@ -115,4 +122,15 @@ impl TcpRelay {
         }
         Err(last_error.unwrap_or_else(|| io::Error::other("no backend is ready")))
     }
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &KEEP_ALIVE_IDLE_SECONDS)?;
+    setsockopt(
+        stream,
+        sockopt::TcpKeepInterval,
+        &KEEP_ALIVE_INTERVAL_SECONDS,
+    )?;
+    Ok(())
 }

@@ -113,18 +113,28 @@ impl UdpRelay {
 }
 
 async fn return_answers(flow: &Flow, client: SocketAddr, listener: &UdpSocket) {
-    let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
     loop {
-        let received = tokio::select! {
-            received = timeout(FLOW_IDLE, flow.upstream.recv(&mut buffer)) => received,
+        let readable = tokio::select! {
+            readable = timeout(FLOW_IDLE, flow.upstream.readable()) => readable,
             () = flow.ended.cancelled() => return,
         };
-        match received {
-            Ok(Ok(length)) => drop(listener.send_to(&buffer[..length], client).await),
+        if !matches!(readable, Ok(Ok(()))) {
+            return;
+        }
+        match receive(&flow.upstream) {
+            Ok(answer) => drop(listener.send_to(&answer, client).await),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Refused: nobody listens there now; the client's next datagram starts over.
-            Ok(Err(_)) | Err(_) => return,
+            Err(_) => return,
         }
     }
+}
+
+/// Receives into a buffer that lives only now: thousands of silent flows must not hold thousands of buffers.
+fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    let mut buffer = [0; DATAGRAM_MAX_BYTES];
+    let length = socket.try_recv(&mut buffer)?;
+    Ok(buffer[..length].to_vec())
 }
 
 fn lock(flows: &Flows) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Arc<Flow>>> {

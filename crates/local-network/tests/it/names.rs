@@ -64,7 +64,7 @@ impl Names {
         socket.connect(SERVER).await.unwrap();
         socket.send(question).await.unwrap();
         let mut buffer = vec![0; 4096];
-        let length = timeout(Duration::from_secs(3), socket.recv(&mut buffer))
+        let length = timeout(Duration::from_secs(15), socket.recv(&mut buffer))
             .await
             .ok()?
             .ok()?;

@@ -209,3 +209,30 @@ async fn one_attach_takes_a_few_milliseconds() {
         samples[10]
     );
 }
+
+#[tokio::test]
+async fn what_an_interrupted_attachment_left_is_removed_at_the_next_start() {
+    let test = TestNetwork::new().await;
+    let whole = test.network.attach("whole", pod_ip(1)).await.unwrap();
+    let half = test.network.attach("half", pod_ip(2)).await.unwrap();
+    // One lost its namespace, of another only an empty name was made.
+    nix::mount::umount(&half.netns_path).unwrap();
+    std::fs::remove_file(&half.netns_path).unwrap();
+    std::fs::write(
+        half.netns_path
+            .with_file_name(format!("springtide-{}--other", test.id)),
+        "",
+    )
+    .unwrap();
+    let reopened = open(&test.id).await;
+    assert_eq!(
+        ClusterNetwork::leftovers(&test.id).await.unwrap().len(),
+        2,
+        "the router and the whole pod"
+    );
+    // The half pod's name can be attached again, and the whole one is untouched.
+    reopened.attach("half", pod_ip(2)).await.unwrap();
+    assert_eq!(reopened.attached().await.unwrap().len(), 2);
+    let address = serve_peer_address(&whole);
+    reopened.sockets().tcp_connect(address).await.unwrap();
+}
