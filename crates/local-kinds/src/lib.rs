@@ -4,8 +4,13 @@
 //! what a create or update may carry, validation, printer columns, field selectors, conversion between served versions.
 //! It refuses storage, HTTP, the clock (given as `now`) and anything generic (metadata rules, patches, watches).
 
+mod apps;
+pub mod check;
+mod core;
+mod print;
 pub mod rules;
 pub mod table;
+mod tree;
 
 pub use rules::{Column, KindRow, KindRules, NameRule, ScalePaths, Subresource};
 pub use table::{kind_of, kinds};

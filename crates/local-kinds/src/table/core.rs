@@ -111,6 +111,7 @@ pub const CORE: &[KindRow] = &[
             status("Pod"),
         ],
         storage_version_hash: "xPOwRZ+Yhw8=",
+        rules: &crate::core::pod::PodRules,
         ..ROW
     },
     KindRow {

@@ -11,6 +11,7 @@ pub const APPS: &[KindRow] = &[
         plural: "controllerrevisions",
         singular: "controllerrevision",
         storage_version_hash: "85nkx63pcBU=",
+        rules: &crate::apps::controller_revision::ControllerRevisionRules,
         ..ROW
     },
     KindRow {
@@ -22,6 +23,7 @@ pub const APPS: &[KindRow] = &[
         categories: &["all"],
         subresources: &[status("DaemonSet")],
         storage_version_hash: "dd7pWHUlMKQ=",
+        rules: &crate::apps::daemon_set::DaemonSetRules,
         ..ROW
     },
     KindRow {
@@ -33,6 +35,7 @@ pub const APPS: &[KindRow] = &[
         categories: &["all"],
         subresources: &[SCALE, status("Deployment")],
         storage_version_hash: "8aSe+NMegvE=",
+        rules: &crate::apps::deployment::DeploymentRules,
         ..ROW
     },
     KindRow {
@@ -44,6 +47,7 @@ pub const APPS: &[KindRow] = &[
         categories: &["all"],
         subresources: &[SCALE, status("ReplicaSet")],
         storage_version_hash: "P1RzHs8/mWQ=",
+        rules: &crate::apps::replica_set::ReplicaSetRules,
         ..ROW
     },
     KindRow {
@@ -55,6 +59,7 @@ pub const APPS: &[KindRow] = &[
         categories: &["all"],
         subresources: &[SCALE, status("StatefulSet")],
         storage_version_hash: "H+vl74LkKdo=",
+        rules: &crate::apps::stateful_set::StatefulSetRules,
         ..ROW
     },
 ];

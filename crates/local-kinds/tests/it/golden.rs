@@ -1,7 +1,5 @@
 //! Reads the recorded exchanges.
 
-#![allow(dead_code)]
-
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -13,7 +11,6 @@ pub struct Exchange {
     pub note: String,
     pub method: String,
     pub path: String,
-    pub accept: String,
     pub content_type: String,
     pub request: Value,
     pub status: u64,
@@ -66,7 +63,6 @@ fn exchange(line: &Value) -> Exchange {
         note: text("/note"),
         method: text("/request/method"),
         path: text("/request/path"),
-        accept: text("/request/headers/Accept"),
         content_type: text("/request/headers/Content-Type"),
         request: line["request"]["body"].clone(),
         status: line["response"]["status"].as_u64().unwrap(),
