@@ -314,7 +314,7 @@ wire! {
 
     /// Files given in the request.
     pub struct ConfigFileVolumeSpec {
-        /// The mode of files without their own (decimal digits of an octal mode).
+        /// The mode of files without their own, as a number (420 is 0644).
         pub default_mode: Option<i64>,
         /// The files.
         pub config_file_to_path: Vec<ConfigFileToPath>,
@@ -326,7 +326,7 @@ wire! {
         pub path: String,
         /// Base64.
         pub content: String,
-        /// Decimal digits of an octal mode.
+        /// The mode, as a number (420 is 0644).
         pub mode: Option<i64>,
     }
 

@@ -1,8 +1,10 @@
 //! What runs a group's containers. The life cycle (init containers, restarts, probes, status) is decided above, in
 //! the supervisor; a backend only does single things, and doing one twice is the same as doing it once.
 
+pub mod real;
 pub mod simulated;
 
+pub use real::{RealBackend, RealBackendConfig};
 pub use simulated::{SimulatedBackend, StartDelay};
 
 use async_trait::async_trait;
