@@ -10,6 +10,7 @@ pub mod managed_fields;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod structural;
 mod types;
 
 pub use catalog::{document, group_versions, type_of};
@@ -17,4 +18,5 @@ pub use decode::{DecodeError, Decoded};
 pub use field_error::{FieldError, FieldErrorKind};
 pub use patch::{PatchError, PatchKind, Patched};
 pub use quantity::{Quantity, QuantityError};
+pub use structural::Structural;
 pub use types::{ListKind, Scalar, TypeRef, custom_type};

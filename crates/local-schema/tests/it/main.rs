@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside of test functions
 
+mod custom;
 mod golden;
 mod ownership;
 mod patches;

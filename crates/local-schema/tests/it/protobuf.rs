@@ -56,6 +56,10 @@ fn recorded_bodies_decode_to_what_the_server_understood() {
             let mut found = Vec::new();
             let mut object = decoded.object;
             object.as_object_mut().unwrap().remove("status");
+            if object["kind"] == "SelfSubjectRulesReview" {
+                // The answer carries no spec.
+                object.as_object_mut().unwrap().remove("spec");
+            }
             missing("", &object, response, &mut found);
             assert!(found.is_empty(), "{}: {}", exchange["n"], found.join("; "));
         }
