@@ -4,13 +4,20 @@
 //! (see [`shim::main`]). The shim outlives this process; [`Runtime::open`] finds it again.
 //!
 //! Refuses: knowing Kubernetes, creating network namespaces (it is handed one), privileged containers.
-#![allow(dead_code)] // Until the rest lands.
+#![allow(dead_code)] // Until pulling lands.
 #![allow(unsafe_code)] // Creating processes, namespaces and mounts needs raw system calls; each use says why it is sound.
 
+mod capability;
+mod cgroup;
+mod durable;
 mod error;
+mod fd_stream;
 mod id;
 pub mod image;
+mod keyed_locks;
+mod layout;
 pub mod logs;
+mod protocol;
 mod runtime;
 mod session;
 pub mod shim;

@@ -1,6 +1,5 @@
 //! What can go wrong with images.
 
-use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 
@@ -87,13 +86,6 @@ impl ImageError {
             action,
             path,
             source,
-        }
-    }
-
-    pub(crate) fn not_built(what: impl Display) -> Self {
-        Self::Corrupt {
-            source_name: what.to_string(),
-            reason: "not built yet".to_owned(),
         }
     }
 }

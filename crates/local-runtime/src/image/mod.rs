@@ -1,6 +1,15 @@
 //! Images: a content-addressed store filled from archives, registries or files.
 
+mod archive;
+mod build;
+mod digest;
 mod error;
+mod manifest;
+mod pull;
+mod reference;
+mod store;
+mod tar_entries;
+mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +18,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use error::ImageError;
+
+use crate::keyed_locks::KeyedLocks;
+use reference::Reference;
+use store::Store;
 
 /// What an image says about the processes it is made for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,26 +148,36 @@ pub struct RegistryConfig {
 /// The store. Clones share it; several processes may use one directory.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
-    directory: PathBuf,
+    store: Arc<Store>,
+    registries: Arc<RegistryConfig>,
+    /// The same image is pulled once at a time.
+    pulls: Arc<KeyedLocks>,
 }
 
 impl ImageStore {
     /// Opens or creates the store below a runtime's state directory (`<state_dir>/images`).
     pub async fn open(state_dir: &Path) -> Result<Self, ImageError> {
+        let state_dir = state_dir.to_path_buf();
+        let store = blocking(move || Store::open(&state_dir)).await?;
         Ok(Self {
-            directory: state_dir.join("images"),
+            store: Arc::new(store),
+            registries: Arc::default(),
+            pulls: Arc::default(),
         })
     }
 
     /// The same store with other registry settings.
     pub fn with_registry_config(self, config: RegistryConfig) -> Self {
-        let _ = config;
-        self
+        Self {
+            registries: Arc::new(config),
+            ..self
+        }
     }
 
     /// Loads an OCI layout or `docker save` archive, plain or gzip; gives the images in it.
     pub async fn load(&self, archive: &Path) -> Result<Vec<ImageInfo>, ImageError> {
-        Err(ImageError::not_built(archive.display()))
+        let (store, archive) = (self.store.clone(), archive.to_path_buf());
+        blocking(move || archive::load(&store, &archive)).await
     }
 
     /// Makes sure the image is here, fetching it from its registry as the policy says.
@@ -163,8 +186,26 @@ impl ImageStore {
         reference: &str,
         options: PullOptions,
     ) -> Result<ImageInfo, ImageError> {
-        let _ = options;
-        Err(ImageError::not_built(reference))
+        let parsed: Reference = reference.parse()?;
+        let present = || self.store.find(reference);
+        match options.policy {
+            PullPolicy::Never => {
+                return present()?.ok_or_else(|| ImageError::NotPresent(parsed.canonical()));
+            }
+            PullPolicy::IfNotPresent => {
+                if let Some(image) = present()? {
+                    return Ok(image);
+                }
+            }
+            PullPolicy::Always => {}
+        }
+        let _guard = self.pulls.lock(&parsed.canonical()).await;
+        if options.policy == PullPolicy::IfNotPresent
+            && let Some(image) = present()?
+        {
+            return Ok(image);
+        }
+        pull::pull(&self.store, &self.registries, &parsed, &options).await
     }
 
     /// Makes an image from local files.
@@ -174,23 +215,51 @@ impl ImageStore {
         config: ImageConfig,
         layers: Vec<LayerSource>,
     ) -> Result<ImageInfo, ImageError> {
-        let _ = (config, layers, &self.directory);
-        Err(ImageError::not_built(reference))
+        let (store, reference) = (self.store.clone(), reference.parse::<Reference>()?);
+        blocking(move || build::import(&store, &reference, config, &layers)).await
     }
 
     /// All images, oldest first.
     pub async fn list(&self) -> Result<Vec<ImageInfo>, ImageError> {
-        Ok(Vec::new())
+        self.store.list()
     }
 
     /// The image a reference or identifier means, if it is here.
     pub async fn find(&self, reference: &str) -> Result<Option<ImageInfo>, ImageError> {
-        let _ = reference;
-        Ok(None)
+        self.store.find(reference)
     }
 
     /// Forgets a reference; the last one takes the image with it. Refused while a container uses the image.
     pub async fn remove(&self, reference: &str) -> Result<(), ImageError> {
-        Err(ImageError::not_built(reference))
+        let (store, reference) = (self.store.clone(), reference.to_owned());
+        blocking(move || store.remove(&reference)).await
+    }
+
+    /// Holds the unpacked layers.
+    pub(crate) fn layers_root(&self) -> PathBuf {
+        self.store.layers_root()
+    }
+
+    /// Names of an image's layers below [`Self::layers_root`], topmost first.
+    pub(crate) fn layer_names(&self, image: &ImageInfo) -> Vec<String> {
+        let mut names = store::layer_names(image);
+        names.reverse();
+        // The same layer twice shows nothing new, and overlay refuses it.
+        let mut seen = std::collections::BTreeSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names
+    }
+}
+
+/// Runs file work where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(ImageError::Corrupt {
+            source_name: "image work".to_owned(),
+            reason: error.to_string(),
+        }),
     }
 }

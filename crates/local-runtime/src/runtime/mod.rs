@@ -1,22 +1,41 @@
 //! The caller's side: a handle that starts shims, talks to them and finds them again.
 
+mod cleanup;
+mod client;
+mod connect;
+mod containers;
+mod host;
+mod resolve;
+mod sandbox;
+
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use cleanup::Leftovers;
+pub(crate) use sandbox::image_in_use;
+
+use crate::cgroup::{Cgroups, cluster_group};
+use crate::durable::read_json;
 use crate::error::RuntimeError;
-use crate::id::ContainerId;
+use crate::id::is_safe_name;
 use crate::image::ImageStore;
-use crate::logs::{LogOptions, LogStream};
-use crate::session::ExecSession;
-use crate::spec::{ContainerSpec, ExecSpec, ResourceLimits, SandboxSpec};
-use crate::status::{ContainerStatus, ExecOutput, SandboxStatus, SandboxUsage};
+use crate::keyed_locks::KeyedLocks;
+use crate::layout::{self, SandboxDirectory};
+use crate::protocol::{Connection, Request, Response, SandboxRecord};
+use crate::spec::{ResourceLimits, SandboxSpec};
+use crate::status::SandboxStatus;
+use sandbox::Sandbox;
 
 /// Wake-ups kept for a slow listener; one that lags is told so and looks at everything.
-const EVENT_QUEUE_LENGTH: usize = 1024;
+const EVENT_QUEUE_LENGTH: usize = 4096;
 
 /// Where and for whom the runtime works.
 #[derive(Debug, Clone)]
@@ -29,24 +48,6 @@ pub struct RuntimeConfig {
     pub shim_command: Vec<OsString>,
 }
 
-/// What is left of a cluster on this machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Leftovers {
-    /// Mount points of its sandboxes.
-    pub mounts: Vec<PathBuf>,
-    /// Its cgroup directories.
-    pub cgroups: Vec<PathBuf>,
-    /// Its shims and container processes.
-    pub processes: Vec<i32>,
-}
-
-impl Leftovers {
-    /// True when nothing is left.
-    pub fn is_empty(&self) -> bool {
-        self.mounts.is_empty() && self.cgroups.is_empty() && self.processes.is_empty()
-    }
-}
-
 /// The handle; clones share it. Dropping it leaves all containers running.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -55,30 +56,156 @@ pub struct Runtime {
 
 #[derive(Debug)]
 struct Inner {
+    state_dir: PathBuf,
+    cluster_id: String,
+    shim_command: Vec<OsString>,
     images: ImageStore,
+    cgroups: Cgroups,
+    sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
+    /// One lock an identifier: a sandbox is created or removed once at a time.
+    changing: KeyedLocks,
     events: broadcast::Sender<String>,
+    shutdown: CancellationToken,
+    _ends_watchers: DropGuard,
 }
 
-fn not_built(object: &str) -> RuntimeError {
-    RuntimeError::Shim {
-        sandbox: object.to_owned(),
-        reason: "not built yet".to_owned(),
+impl Inner {
+    fn sandboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Sandbox>>> {
+        // The map is whole between any two statements that hold the lock.
+        self.sandboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, RuntimeError> {
+        self.sandboxes()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| RuntimeError::SandboxNotFound(id.to_owned()))
+    }
+
+    fn directory(&self, id: &str) -> SandboxDirectory {
+        SandboxDirectory(layout::sandboxes(&self.state_dir).join(id))
+    }
+
+    fn wake(&self, id: &str) {
+        // Nobody may be listening.
+        let _ = self.events.send(id.to_owned());
     }
 }
 
 impl Runtime {
     /// Checks the host, opens the state directory, finds living shims again and clears what dead ones left.
     pub async fn open(config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        let images = ImageStore::open(&config.state_dir)
+        let RuntimeConfig {
+            state_dir,
+            cluster_id,
+            shim_command,
+        } = config;
+        if !is_safe_name(&cluster_id) {
+            return Err(RuntimeError::Invalid {
+                object: format!("runtime {cluster_id:?}"),
+                field: "cluster_id".to_owned(),
+                reason: "must be letters, digits, '-', '_' or '.'".to_owned(),
+            });
+        }
+        host::check()?;
+        let cgroups = Cgroups::detect()?;
+        let sandboxes = layout::sandboxes(&state_dir);
+        fs::create_dir_all(&sandboxes).map_err(RuntimeError::io("create", &sandboxes))?;
+        let state_dir =
+            fs::canonicalize(&state_dir).map_err(RuntimeError::io("find", &state_dir))?;
+        let group = cluster_group(&cluster_id);
+        cgroups.create(&group).map_err(host::cgroup_remedy)?;
+        let images = ImageStore::open(&state_dir)
             .await
             .map_err(|source| RuntimeError::Image {
-                container: String::new(),
+                container: "(store)".to_owned(),
                 source,
             })?;
-        let (events, _) = broadcast::channel(EVENT_QUEUE_LENGTH);
-        Ok(Self {
-            inner: Arc::new(Inner { images, events }),
-        })
+        let shutdown = CancellationToken::new();
+        let inner = Inner {
+            state_dir,
+            cluster_id,
+            shim_command,
+            images,
+            cgroups,
+            sandboxes: Mutex::default(),
+            changing: KeyedLocks::default(),
+            events: broadcast::channel(EVENT_QUEUE_LENGTH).0,
+            _ends_watchers: shutdown.clone().drop_guard(),
+            shutdown,
+        };
+        let runtime = Self {
+            inner: Arc::new(inner),
+        };
+        runtime.adopt_all().await?;
+        Ok(runtime)
+    }
+
+    async fn adopt_all(&self) -> Result<(), RuntimeError> {
+        let path = layout::sandboxes(&self.inner.state_dir);
+        let entries = fs::read_dir(&path).map_err(RuntimeError::io("list", &path))?;
+        let adoptions = entries
+            .flatten()
+            .map(|entry| self.adopt(SandboxDirectory(entry.path())));
+        futures::future::join_all(adoptions).await;
+        Ok(())
+    }
+
+    async fn adopt(&self, directory: SandboxDirectory) {
+        let record: SandboxRecord = match read_json(&directory.record()) {
+            Ok(record) => record,
+            Err(error) => {
+                // Its creation was cut short before anything was started.
+                tracing::warn!(%error, directory = %directory.0.display(), "remove a sandbox without a record");
+                let _ = fs::remove_dir_all(&directory.0);
+                return;
+            }
+        };
+        let id = record.spec.id.clone();
+        let sandbox = Arc::new(Sandbox::new(record, directory));
+        match sandbox::find_again(&sandbox).await {
+            Some(connection) => {
+                tracing::info!(sandbox = %id, "found a sandbox again");
+                self.follow(&sandbox, connection);
+            }
+            None => {
+                tracing::warn!(sandbox = %id, "the shim of a sandbox is gone");
+                sandbox.gone.cancel();
+                clear_lost(self.inner.cgroups.clone(), sandbox.clone()).await;
+            }
+        }
+        self.inner.sandboxes().insert(id, sandbox);
+    }
+
+    /// Passes a shim's changes on as events until it ends.
+    fn follow(&self, sandbox: &Arc<Sandbox>, mut connection: Connection) {
+        let (events, shutdown) = (self.inner.events.clone(), self.inner.shutdown.clone());
+        let (cgroups, sandbox) = (self.inner.cgroups.clone(), sandbox.clone());
+        // Ends with the shim or with the last clone of the handle.
+        tokio::spawn(async move {
+            let id = sandbox.record.spec.id.clone();
+            loop {
+                let change = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = sandbox.gone.cancelled() => return,
+                    change = connection.receive::<Response>() => change,
+                };
+                if !matches!(change, Ok(Some(Response::Changed))) {
+                    break;
+                }
+                let _ = events.send(id.clone());
+            }
+            if !sandbox.gone.is_cancelled() {
+                sandbox.gone.cancel();
+                if sandbox.directory.record().exists() {
+                    tracing::warn!(sandbox = %id, "the shim of a sandbox has ended");
+                    clear_lost(cgroups, sandbox).await;
+                }
+            }
+            let _ = events.send(id);
+        });
     }
 
     /// The images.
@@ -88,114 +215,98 @@ impl Runtime {
 
     /// Starts the shim of a sandbox; does nothing when it is already there.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<(), RuntimeError> {
-        Err(not_built(&spec.id))
-    }
-
-    /// Prepares a container in a sandbox; does nothing when this attempt is already there.
-    pub async fn create_container(
-        &self,
-        sandbox_id: &str,
-        spec: ContainerSpec,
-    ) -> Result<ContainerId, RuntimeError> {
-        let _ = spec;
-        Err(not_built(sandbox_id))
-    }
-
-    /// Starts a created container; returns when its program runs.
-    pub async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        Err(not_built(id.sandbox()))
-    }
-
-    /// Sends the stop signal, then kills after `grace`; returns when the container has ended.
-    pub async fn stop_container(
-        &self,
-        id: &ContainerId,
-        grace: Duration,
-    ) -> Result<(), RuntimeError> {
-        let _ = grace;
-        Err(not_built(id.sandbox()))
-    }
-
-    /// Removes a container and its files (killing it when it runs); its log stays until the sandbox goes.
-    pub async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        Err(not_built(id.sandbox()))
+        resolve::check_sandbox(&spec)?;
+        let id = spec.id.clone();
+        let _guard = self.inner.changing.lock(&id).await;
+        if let Ok(existing) = self.inner.sandbox(&id) {
+            return match existing.gone.is_cancelled() {
+                false => Ok(()),
+                true => Err(RuntimeError::ShimGone(id)),
+            };
+        }
+        let directory = self.inner.directory(&id);
+        let record = SandboxRecord {
+            spec,
+            cluster_id: self.inner.cluster_id.clone(),
+            created_at: Timestamp::now(),
+        };
+        let sandbox = Arc::new(Sandbox::new(record, directory));
+        let started = async {
+            sandbox::launch(
+                &self.inner.shim_command,
+                &sandbox.record,
+                &sandbox.directory,
+            )
+            .await?;
+            sandbox.watch().await.map_err(|error| RuntimeError::Shim {
+                sandbox: id.clone(),
+                reason: error.to_string(),
+            })
+        };
+        match started.await {
+            Ok(connection) => {
+                self.follow(&sandbox, connection);
+                self.inner.sandboxes().insert(id.clone(), sandbox);
+                self.inner.wake(&id);
+                Ok(())
+            }
+            Err(error) => {
+                let group = Some(sandbox.group.clone());
+                if let Err(reasons) =
+                    cleanup::remove_sandbox(&self.inner.cgroups, &sandbox.directory, &id, group)
+                        .await
+                {
+                    tracing::warn!(sandbox = %id, ?reasons, "clear a sandbox that failed to start");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Stops all containers of a sandbox.
     pub async fn stop_sandbox(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
-        let _ = grace;
-        Err(not_built(id))
+        let sandbox = match self.inner.sandbox(id) {
+            Ok(sandbox) if !sandbox.gone.is_cancelled() => sandbox,
+            _ => return Ok(()),
+        };
+        let request = Request::StopAll {
+            grace_ms: millis(grace),
+        };
+        let limit = grace + client::REQUEST_LIMIT;
+        client::command(&sandbox.directory.0, id, "all", "stop", &request, limit).await
     }
 
     /// Removes a sandbox with all it has, except a log directory the caller chose. Unknown ones are no error.
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
-        Err(not_built(id))
+        let _guard = self.inner.changing.lock(id).await;
+        let Ok(sandbox) = self.inner.sandbox(id) else {
+            return Ok(());
+        };
+        let group = Some(sandbox.group.clone());
+        let removed =
+            cleanup::remove_sandbox(&self.inner.cgroups, &sandbox.directory, id, group).await;
+        removed.map_err(|reasons| RuntimeError::Incomplete {
+            object: format!("sandbox {id}"),
+            reasons,
+        })?;
+        sandbox.gone.cancel();
+        self.inner.sandboxes().remove(id);
+        self.inner.wake(id);
+        Ok(())
     }
 
     /// All sandboxes, by identifier.
     pub async fn sandboxes(&self) -> Vec<SandboxStatus> {
-        Vec::new()
+        self.inner
+            .sandboxes()
+            .values()
+            .map(|sandbox| sandbox.status())
+            .collect()
     }
 
     /// One sandbox.
     pub async fn sandbox_status(&self, id: &str) -> Result<SandboxStatus, RuntimeError> {
-        Err(RuntimeError::SandboxNotFound(id.to_owned()))
-    }
-
-    /// One container.
-    pub async fn container_status(
-        &self,
-        id: &ContainerId,
-    ) -> Result<ContainerStatus, RuntimeError> {
-        Err(RuntimeError::ContainerNotFound(id.to_string()))
-    }
-
-    /// All attempts of all containers in a sandbox, by name and attempt.
-    pub async fn containers(&self, sandbox_id: &str) -> Vec<ContainerStatus> {
-        let _ = sandbox_id;
-        Vec::new()
-    }
-
-    /// Runs a command to its end; after `timeout` it is killed and [`RuntimeError::Timeout`] returned.
-    pub async fn exec_sync(
-        &self,
-        id: &ContainerId,
-        command: Vec<String>,
-        timeout: Duration,
-    ) -> Result<ExecOutput, RuntimeError> {
-        let _ = (command, timeout);
-        Err(not_built(id.sandbox()))
-    }
-
-    /// Starts a command with live streams.
-    pub async fn exec(
-        &self,
-        id: &ContainerId,
-        spec: ExecSpec,
-    ) -> Result<ExecSession, RuntimeError> {
-        let _ = spec;
-        Err(not_built(id.sandbox()))
-    }
-
-    /// Connects to the first process of a running container. `stdin` asks for its standard input.
-    pub async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ExecSession, RuntimeError> {
-        let _ = stdin;
-        Err(not_built(id.sandbox()))
-    }
-
-    /// Reads a container's log; following ends when the container does.
-    pub async fn container_logs(
-        &self,
-        id: &ContainerId,
-        options: LogOptions,
-    ) -> Result<LogStream, RuntimeError> {
-        let _ = options;
-        Err(not_built(id.sandbox()))
-    }
-
-    /// Usage of the running containers of a sandbox.
-    pub async fn usage(&self, sandbox_id: &str) -> Result<SandboxUsage, RuntimeError> {
-        Err(not_built(sandbox_id))
+        self.inner.sandbox(id).map(|sandbox| sandbox.status())
     }
 
     /// Limits everything below a cgroup subpath together, for example a whole worker.
@@ -204,8 +315,10 @@ impl Runtime {
         cgroup_subpath: &str,
         limits: &ResourceLimits,
     ) -> Result<(), RuntimeError> {
-        let _ = limits;
-        Err(not_built(cgroup_subpath))
+        resolve::check_subpath("group", cgroup_subpath)?;
+        let group = cluster_group(&self.inner.cluster_id).join(cgroup_subpath);
+        self.inner.cgroups.create(&group)?;
+        self.inner.cgroups.apply(&group, limits)
     }
 
     /// Identifiers of sandboxes whose state changed. A lagging listener must look at all.
@@ -215,13 +328,27 @@ impl Runtime {
 
     /// Ends every shim and container of a cluster and removes its sandboxes and cgroups; images stay. Idempotent.
     pub async fn remove_all(state_dir: &Path, cluster_id: &str) -> Result<(), RuntimeError> {
-        let _ = state_dir;
-        Err(not_built(cluster_id))
+        cleanup::remove_all(state_dir, cluster_id).await
     }
 
     /// What is left of a cluster on this machine; empty after [`Runtime::remove_all`].
     pub fn leftovers(state_dir: &Path, cluster_id: &str) -> Leftovers {
-        let _ = (state_dir, cluster_id);
-        Leftovers::default()
+        cleanup::leftovers(state_dir, cluster_id)
     }
+}
+
+/// Whole milliseconds, as many as a message can say.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn clear_lost(cgroups: Cgroups, sandbox: Arc<Sandbox>) {
+    let clearing = tokio::task::spawn_blocking(move || {
+        let outcome = cleanup::clear_dead(&cgroups, &sandbox.directory, &sandbox.group);
+        if let Err(reason) = outcome {
+            tracing::warn!(sandbox = %sandbox.record.spec.id, reason, "clear what a dead shim left");
+        }
+    });
+    // A panic in there was logged by its own task.
+    let _ = clearing.await;
 }

@@ -1,0 +1,313 @@
+//! Taking away what shims left, and listing what is still there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::client;
+use crate::cgroup::{Cgroups, cluster_group};
+use crate::durable::read_json;
+use crate::error::RuntimeError;
+use crate::layout::{self, SandboxDirectory};
+use crate::protocol::{Request, Response, SandboxRecord};
+use crate::shim::{CLUSTER_ARGUMENT, SANDBOX_ARGUMENT};
+
+/// A killed process, or a cgroup after its last process, is gone long before.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A shim that removes a sandbox waits for its own retries.
+const REMOVE_LIMIT: Duration = Duration::from_secs(40);
+/// Sandboxes removed side by side.
+const PARALLEL_REMOVALS: usize = 16;
+const POLL: Duration = Duration::from_millis(2);
+
+/// What is left of a cluster on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Mount points of its sandboxes.
+    pub mounts: Vec<PathBuf>,
+    /// Its cgroup directories.
+    pub cgroups: Vec<PathBuf>,
+    /// Its shims and container processes.
+    pub processes: Vec<i32>,
+}
+
+impl Leftovers {
+    /// True when nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.mounts.is_empty() && self.cgroups.is_empty() && self.processes.is_empty()
+    }
+}
+
+pub(super) fn leftovers(state_dir: &Path, cluster_id: &str) -> Leftovers {
+    let group = cluster_group(cluster_id);
+    let (mut cgroups, mut processes) = (Vec::new(), BTreeSet::new());
+    if let Ok(found) = Cgroups::detect() {
+        cgroups = found.directories(&group);
+        processes.extend(found.processes(&group));
+    }
+    processes.extend(shims(cluster_id));
+    Leftovers {
+        mounts: mounts_below(&absolute(state_dir)),
+        cgroups,
+        processes: processes.into_iter().collect(),
+    }
+}
+
+/// Mounts name absolute paths.
+fn absolute(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn mounts_below(state_dir: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape_mount);
+    points
+        .filter(|point| point.starts_with(layout::sandboxes(state_dir)))
+        .collect()
+}
+
+/// The kernel writes space, tab, line end and backslash of a path as octal numbers.
+fn unescape_mount(text: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        let octal = (*first == b'\\').then(|| others.get(..3)).flatten();
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &others[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = others;
+            }
+        }
+    }
+    std::ffi::OsStr::from_bytes(&bytes).into()
+}
+
+/// Processes that were started as shims of this cluster.
+fn shims(cluster_id: &str) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    pids.filter(|pid| {
+        is_shim_of(
+            &fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(),
+            cluster_id,
+        )
+    })
+    .collect()
+}
+
+fn is_shim_of(command_line: &[u8], cluster_id: &str) -> bool {
+    let arguments: Vec<&[u8]> = command_line.split(|byte| *byte == 0).collect();
+    let has_sandbox = arguments.contains(&SANDBOX_ARGUMENT.as_bytes());
+    let pair =
+        |pair: &[&[u8]]| pair[0] == CLUSTER_ARGUMENT.as_bytes() && pair[1] == cluster_id.as_bytes();
+    has_sandbox && arguments.windows(2).any(pair)
+}
+
+/// Removes the mounts, processes and cgroups of a sandbox whose shim is gone; its files stay. Blocks.
+pub(super) fn clear_dead(
+    cgroups: &Cgroups,
+    directory: &SandboxDirectory,
+    group: &Path,
+) -> Result<(), String> {
+    // A namespace's first process dies with its shim; this ends whatever did not.
+    let ended = cgroups.kill_all(group, PATIENCE);
+    let shared_memory = directory.shared_memory();
+    while umount2(&shared_memory, MntFlags::MNT_DETACH).is_ok() {}
+    if !cgroups.remove(group, PATIENCE) {
+        let what = if ended {
+            "cgroup cannot be removed"
+        } else {
+            "processes do not end"
+        };
+        return Err(format!("{what}: {}", group.display()));
+    }
+    Ok(())
+}
+
+/// Asks the shim to remove everything; without a shim does it itself. Removes the sandbox's directory.
+pub(super) async fn remove_sandbox(
+    cgroups: &Cgroups,
+    directory: &SandboxDirectory,
+    id: &str,
+    group: Option<PathBuf>,
+) -> Result<(), Vec<String>> {
+    let mut reasons = Vec::new();
+    let pid = client::connect_with_pid(&directory.0)
+        .await
+        .ok()
+        .and_then(|(_, pid)| pid);
+    match client::ask(&directory.0, id, &Request::RemoveSandbox, REMOVE_LIMIT).await {
+        Ok((Response::Done, _)) | Err(RuntimeError::ShimGone(_)) => {}
+        Ok((Response::Failed { reason, .. }, _)) => {
+            tracing::warn!(sandbox = id, reason, "shim could not remove all")
+        }
+        Ok((other, _)) => tracing::warn!(sandbox = id, ?other, "shim answered out of place"),
+        Err(error) => {
+            tracing::warn!(sandbox = id, %error, "shim could not be asked to remove its sandbox")
+        }
+    }
+    let (cgroups, directory) = (cgroups.clone(), directory.clone());
+    let rest = move || {
+        if let Some(pid) = pid {
+            wait_or_kill(pid);
+        }
+        let mut reasons = Vec::new();
+        if let Some(group) = group {
+            reasons.extend(clear_dead(&cgroups, &directory, &group).err());
+        }
+        match fs::remove_dir_all(&directory.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                reasons.push(format!("remove {}: {error}", directory.0.display()));
+            }
+            _ => {}
+        }
+        reasons
+    };
+    match tokio::task::spawn_blocking(rest).await {
+        Ok(more) => reasons.extend(more),
+        Err(error) => reasons.push(error.to_string()),
+    }
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(reasons)
+    }
+}
+
+/// A shim ends by itself after its last answer; one that does not is killed.
+fn wait_or_kill(pid: i32) {
+    let deadline = Instant::now() + PATIENCE;
+    while is_running(pid) {
+        if Instant::now() > deadline {
+            // Its containers are cleared right after.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            return;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// False for a process that is gone or only waits to be reaped.
+fn is_running(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !matches!(rest.split_whitespace().next(), Some("Z" | "X")))
+}
+
+pub(super) async fn remove_all(state_dir: &Path, cluster_id: &str) -> Result<(), RuntimeError> {
+    let cgroups = Cgroups::detect()?;
+    let state_dir = absolute(state_dir);
+    let directories: Vec<PathBuf> = match fs::read_dir(layout::sandboxes(&state_dir)) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    let removals = directories.into_iter().map(|path| {
+        let (cgroups, directory) = (&cgroups, SandboxDirectory(path));
+        async move {
+            let record: Option<SandboxRecord> = read_json(&directory.record()).ok();
+            let name = directory
+                .0
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            remove_sandbox(
+                cgroups,
+                &directory,
+                &name,
+                record.as_ref().map(layout::sandbox_group),
+            )
+            .await
+        }
+    });
+    let results: Vec<_> = futures::stream::iter(removals)
+        .buffer_unordered(PARALLEL_REMOVALS)
+        .collect()
+        .await;
+    let mut reasons: Vec<String> = results
+        .into_iter()
+        .filter_map(Result::err)
+        .flatten()
+        .collect();
+    let owned_id = cluster_id.to_owned();
+    let rest = tokio::task::spawn_blocking(move || remove_rest(&cgroups, &state_dir, &owned_id));
+    match rest.await {
+        Ok(more) => reasons.extend(more),
+        Err(error) => reasons.push(error.to_string()),
+    }
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    Err(RuntimeError::Incomplete {
+        object: format!("cluster {cluster_id}"),
+        reasons,
+    })
+}
+
+/// Whatever no sandbox directory spoke of.
+fn remove_rest(cgroups: &Cgroups, state_dir: &Path, cluster_id: &str) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for pid in shims(cluster_id) {
+        // Without its directory a shim has nothing left to keep.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        wait_or_kill(pid);
+    }
+    let group = cluster_group(cluster_id);
+    cgroups.kill_all(&group, PATIENCE);
+    if !cgroups.remove(&group, PATIENCE) {
+        reasons.push(format!("cgroup {} is still in use", group.display()));
+    }
+    for point in mounts_below(state_dir) {
+        if let Err(error) = umount2(&point, MntFlags::MNT_DETACH) {
+            reasons.push(format!("unmount {}: {error}", point.display()));
+        }
+    }
+    match fs::remove_dir_all(layout::sandboxes(state_dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            reasons.push(format!("remove sandboxes: {error}"))
+        }
+        _ => {}
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_with_spaces_are_read_back() {
+        assert_eq!(unescape_mount("/a\\040b\\134c"), Path::new("/a b\\c"));
+        assert_eq!(unescape_mount("/odd\\0"), Path::new("/odd\\0"));
+    }
+
+    #[test]
+    fn only_shims_of_the_same_cluster_are_recognised() {
+        let line = b"/bin/springtide\0shim\0--sandbox\0/x\0--cluster\0one\0";
+        assert!(is_shim_of(line, "one"));
+        assert!(!is_shim_of(line, "on"));
+        assert!(!is_shim_of(b"grep\0--cluster\0one\0", "one"));
+    }
+}
