@@ -64,9 +64,12 @@ pub fn update(
     actor: &Actor<'_>,
     ignored: &[&[&str]],
 ) {
-    let mut managers = live_or_new(live, new, actor);
     let reset = actor.subresource.is_empty() && entries::is_reset(new);
-    entries::clear(new);
+    let requested = entries::take(new, live);
+    let mut managers = match requested {
+        Some(entries) if actor.subresource.is_empty() && !entries.is_empty() => entries,
+        _ => live.and_then(entries::read).unwrap_or_default(),
+    };
     if live.is_some() && managers.is_empty() {
         // Objects nobody ever applied to and whose history is empty stay untracked.
         return;
@@ -120,17 +123,6 @@ fn own(managers: &mut Vec<Entry>, written: Node, actor: &Actor<'_>) {
             entry.fields = written;
             managers.push(entry);
         }
-    }
-}
-
-fn live_or_new(live: Option<&Value>, new: &Value, actor: &Actor<'_>) -> Vec<Entry> {
-    let stored = || live.and_then(entries::read).unwrap_or_default();
-    if !actor.subresource.is_empty() {
-        return stored();
-    }
-    match entries::read(new) {
-        Some(entries) if !entries.is_empty() => entries,
-        _ => stored(),
     }
 }
 

@@ -56,29 +56,33 @@ impl Entry {
         text
     }
 
-    fn read(value: &Value) -> Option<Self> {
-        let text = |name: &str| match &value[name] {
-            Value::Null => Some(String::new()),
-            Value::String(text) => Some(text.clone()),
-            _ => None,
-        };
+    /// Reads one entry; sets that were stored before need no second check.
+    fn read(mut value: Value, is_checked: bool) -> Option<Self> {
         let operation = match value["operation"].as_str()? {
             "Apply" => Operation::Apply,
             "Update" => Operation::Update,
             _ => return None,
         };
-        let fields = match &value["fieldsV1"] {
-            Value::Null => Node::new(),
-            Value::Object(fields) => fields.clone(),
-            _ => return None,
+        let fields = match value.get_mut("fieldsV1").map(Value::take) {
+            None | Some(Value::Null) => Node::new(),
+            Some(Value::Object(fields)) => fields,
+            Some(_) => return None,
         };
-        let known = matches!(value["fieldsType"].as_str(), Some("FieldsV1"));
-        (known && set::is_well_formed(&fields)).then_some(Self {
+        let known = value["fieldsType"].as_str() == Some("FieldsV1");
+        if !known || !(is_checked || set::is_well_formed(&fields)) {
+            return None;
+        }
+        let mut text = |name: &str| match value.get_mut(name).map(Value::take) {
+            None | Some(Value::Null) => Some(String::new()),
+            Some(Value::String(text)) => Some(text),
+            Some(_) => None,
+        };
+        Some(Self {
             manager: text("manager")?,
             operation,
             api_version: text("apiVersion").filter(|version| !version.is_empty())?,
             subresource: text("subresource")?,
-            time: value["time"].as_str().map(str::to_string),
+            time: text("time").filter(|time| !time.is_empty()),
             fields,
         })
     }
@@ -113,11 +117,31 @@ impl Entry {
     }
 }
 
-/// The entries of an object; `None` when they cannot be read.
+/// The entries of a stored object; `None` when they cannot be read.
 pub(super) fn read(object: &Value) -> Option<Vec<Entry>> {
-    match &object["metadata"]["managedFields"] {
+    parse(object["metadata"]["managedFields"].clone(), false)
+}
+
+/// Takes the entries out of a new object.
+pub(super) fn take(object: &mut Value, live: Option<&Value>) -> Option<Vec<Entry>> {
+    let Some(list) = object
+        .pointer_mut("/metadata/managedFields")
+        .map(Value::take)
+    else {
+        return Some(Vec::new());
+    };
+    let is_checked = live.is_some_and(|live| live["metadata"]["managedFields"] == list);
+    clear(object);
+    parse(list, is_checked)
+}
+
+fn parse(list: Value, is_checked: bool) -> Option<Vec<Entry>> {
+    match list {
         Value::Null => Some(Vec::new()),
-        Value::Array(list) => list.iter().map(Entry::read).collect(),
+        Value::Array(list) => list
+            .into_iter()
+            .map(|entry| Entry::read(entry, is_checked))
+            .collect(),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, outside of test functions
 
 mod custom;
+mod decoding;
 mod golden;
 mod ownership;
 mod patches;
