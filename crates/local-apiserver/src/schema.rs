@@ -5,7 +5,7 @@ use crate::registry::context::Call;
 use crate::registry::decode::Expected;
 use crate::registry::options::WriteOptions;
 use crate::status::{ApiError, ApiResult};
-use local_schema::FieldError;
+use local_schema::{FieldError, PatchError, PatchKind, Patched, TypeRef, decode};
 use serde_json::Value;
 
 /// Who writes and how, for field ownership.
@@ -72,20 +72,10 @@ impl<'a> Manager<'a> {
 
 /// JSON text, with sentences about duplicate fields.
 pub fn parse_json(body: &[u8]) -> Result<(Value, Vec<String>), String> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err("unexpected end of JSON input".into());
+    match decode::parse(body) {
+        Ok(parsed) => Ok((parsed.object, parsed.problems)),
+        Err(error) => Err(error.to_string()),
     }
-    serde_json::from_slice(body)
-        .map(|tree| (tree, Vec::new()))
-        .map_err(|error| {
-            if error.is_eof() {
-                "unexpected end of JSON input".to_string()
-            } else {
-                let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-                let first = first.map_or(' ', |byte| *byte as char);
-                format!("invalid character '{first}' looking for beginning of value")
-            }
-        })
 }
 
 /// YAML text, with sentences about duplicate fields.
@@ -109,13 +99,45 @@ pub fn parse_protobuf(body: &[u8]) -> Result<Value, String> {
     )
 }
 
-/// Drops unknown fields and says which; an error is a value of a wrong type.
-pub fn check_fields(
-    _call: &Call,
-    _expected: &Expected<'_>,
-    _tree: &mut Value,
-) -> Result<Vec<String>, String> {
-    Ok(Vec::new())
+/// The type of a kind by name; unknown kinds are of deduced type.
+pub fn type_of(api_version: &str, kind: &str) -> TypeRef {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    TypeRef::builtin(group, version, kind).unwrap_or_else(TypeRef::deduced)
+}
+
+/// The type a body is decoded as.
+fn expected_type(call: &Call, expected: &Expected<'_>) -> TypeRef {
+    if expected.custom {
+        return TypeRef::deduced();
+    }
+    if expected.kind == call.served.kind.as_ref() {
+        return call.served.version().object_type().clone();
+    }
+    type_of(expected.api_version, expected.kind)
+}
+
+/// Decodes JSON text as a kind, with sentences about unknown and duplicate fields; an error is a value of a wrong type.
+pub fn decode_text(
+    call: &Call,
+    expected: &Expected<'_>,
+    body: &[u8],
+) -> Result<(Value, Vec<String>), String> {
+    match decode::decode(body, &expected_type(call, expected)) {
+        Ok(decoded) => Ok((decoded.object, decoded.problems)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Decodes a tree as a kind.
+pub fn decode_tree(
+    call: &Call,
+    expected: &Expected<'_>,
+    tree: Value,
+) -> Result<(Value, Vec<String>), String> {
+    match decode::decode_value(tree, &expected_type(call, expected)) {
+        Ok(decoded) => Ok((decoded.object, decoded.problems)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Defaults of the served version.
@@ -163,49 +185,44 @@ pub fn apply(
     document: &Value,
 ) -> ApiResult<Value> {
     match live {
-        Some(live) => merge_patch(live, document),
+        Some(live) => Ok(merge_patch(live, document)),
         None => Ok(document.clone()),
     }
 }
 
-/// RFC 6902.
-pub fn json_patch(_live: &Value, _document: &Value) -> ApiResult<Value> {
-    Err(ApiError::internal("JSON patch is not available yet"))
-}
-
-/// RFC 7396.
-pub fn merge_patch(live: &Value, document: &Value) -> ApiResult<Value> {
-    let mut out = live.clone();
-    merge(&mut out, document);
-    Ok(out)
-}
-
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Default::default());
-    }
-    let Value::Object(fields) = target else {
-        return;
-    };
-    for (name, value) in patch {
-        if value.is_null() {
-            fields.remove(name);
-        } else {
-            merge(fields.entry(name.clone()).or_insert(Value::Null), value);
-        }
-    }
-}
-
-/// Strategic merge patch.
-pub fn strategic_patch(
-    _call: &Call,
-    _expected: &Expected<'_>,
+/// Applies a patch body, and what strict decoding had to say about patch and result.
+pub fn patch(
+    call: &Call,
+    expected: &Expected<'_>,
+    kind: PatchKind,
     live: &Value,
-    document: &Value,
-) -> ApiResult<Value> {
-    merge_patch(live, document)
+    body: &[u8],
+) -> ApiResult<Patched> {
+    let object_type = expected_type(call, expected);
+    local_schema::patch::patch(kind, live.clone(), body, &object_type).map_err(patch_error)
+}
+
+/// A refused patch as an answer.
+pub fn patch_error(error: PatchError) -> ApiError {
+    match error {
+        PatchError::BadRequest(message) => ApiError::bad_request(message),
+        PatchError::TooLarge(message) => ApiError::too_large(message),
+        PatchError::Unprocessable => ApiError::new(
+            http::StatusCode::UNPROCESSABLE_ENTITY,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+            Some(serde_json::json!({})),
+        ),
+        PatchError::Invalid { value, detail } => {
+            ApiError::invalid("", "", "", &[FieldError::invalid("patch", value, detail)])
+        }
+        PatchError::Internal(message) => ApiError::plain(message),
+    }
+}
+
+/// RFC 7396 on trees.
+pub fn merge_patch(live: &Value, document: &Value) -> Value {
+    let mut out = live.clone();
+    local_schema::patch::merge(&mut out, document.clone());
+    out
 }

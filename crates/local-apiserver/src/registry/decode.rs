@@ -48,25 +48,31 @@ pub fn decode(
     expected: &Expected<'_>,
     validation: FieldValidation,
 ) -> ApiResult<Value> {
-    let (mut tree, mut strict) = syntax(call, expected)?;
-    if tree.is_null() {
-        tree = Value::Object(Default::default());
-    }
-    if !tree.is_object() {
-        return Err(unrecognized(call, expected, &not_an_object(&tree)));
-    }
-    type_meta(&mut tree, expected, call)?;
-    strict.extend(
-        schema::check_fields(call, expected, &mut tree).map_err(|error| {
-            let version = expected.api_version;
-            let kind = expected.kind;
-            ApiError::bad_request(format!(
-                "{kind} in version \"{}\" cannot be handled as a {kind}: {error}",
-                version_of(version)
-            ))
-        })?,
-    );
-    report(call, expected, validation, strict)?;
+    let wrong_type = |error: String| {
+        let (version, kind) = (version_of(expected.api_version), expected.kind);
+        ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"
+        ))
+    };
+    let (mut tree, problems) = match call.content_type.as_str() {
+        "" | "application/json" => {
+            let (version, kind) = local_schema::decode::type_meta(&call.body)
+                .map_err(|error| unrecognized(call, expected, &error.to_string()))?;
+            type_meta(&version, &kind, expected, call)?;
+            schema::decode_text(call, expected, &call.body).map_err(wrong_type)?
+        }
+        _ => {
+            let (tree, mut duplicates) = syntax(call, expected)?;
+            let text = |name: &str| tree[name].as_str().unwrap_or_default().to_string();
+            type_meta(&text("apiVersion"), &text("kind"), expected, call)?;
+            let (tree, problems) = schema::decode_tree(call, expected, tree).map_err(wrong_type)?;
+            duplicates.extend(problems);
+            (tree, duplicates)
+        }
+    };
+    tree["kind"] = expected.kind.into();
+    tree["apiVersion"] = expected.api_version.into();
+    report(call, expected, validation, problems)?;
     Ok(tree)
 }
 
@@ -108,13 +114,9 @@ fn version_of(api_version: &str) -> &str {
     api_version.rsplit('/').next().unwrap_or(api_version)
 }
 
-/// Parses the text; duplicates come back as sentences.
+/// Parses what is not JSON; duplicates come back as sentences.
 fn syntax(call: &Call, expected: &Expected<'_>) -> ApiResult<(Value, Vec<String>)> {
     match call.content_type.as_str() {
-        "" | "application/json" => schema::parse_json(&call.body).map_err(|error| {
-            let why = format!("couldn't get version/kind; json parse error: {error}");
-            unrecognized(call, expected, &why)
-        }),
         "application/yaml" => schema::parse_yaml(&call.body)
             .map_err(|error| unrecognized(call, expected, &format!("yaml: {error}"))),
         "application/vnd.kubernetes.protobuf" if !expected.custom => {
@@ -128,18 +130,6 @@ fn syntax(call: &Call, expected: &Expected<'_>) -> ApiResult<(Value, Vec<String>
             BODY_TYPES
         })),
     }
-}
-
-fn not_an_object(tree: &Value) -> String {
-    let found = match tree {
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Number(_) => "number",
-        _ => "bool",
-    };
-    format!(
-        "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-    )
 }
 
 /// Upstream appends the beginning of the body: readable when it is text, else in hexadecimal.
@@ -173,28 +163,17 @@ fn unrecognized(call: &Call, expected: &Expected<'_>, why: &str) -> ApiError {
     ))
 }
 
-/// Fills in or checks `apiVersion` and `kind`.
-fn type_meta(tree: &mut Value, expected: &Expected<'_>, call: &Call) -> ApiResult<()> {
-    let kind = tree["kind"].as_str().unwrap_or_default().to_string();
-    let version = tree["apiVersion"].as_str().unwrap_or_default().to_string();
-    if expected.custom && (kind.is_empty() || version.is_empty()) {
-        let field = if kind.is_empty() {
-            "Kind"
-        } else {
-            "apiVersion"
-        };
-        if kind.is_empty() {
-            return Err(ApiError::bad_request(format!(
-                "Object '{field}' is missing in '{}'",
-                String::from_utf8_lossy(&call.body)
-            )));
-        }
+/// Checks `apiVersion` and `kind` where they are given.
+fn type_meta(version: &str, kind: &str, expected: &Expected<'_>, call: &Call) -> ApiResult<()> {
+    if expected.custom && kind.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "Object 'Kind' is missing in '{}'",
+            String::from_utf8_lossy(&call.body)
+        )));
     }
     if (kind.is_empty() || kind == expected.kind)
         && (version.is_empty() || version == expected.api_version)
     {
-        tree["kind"] = expected.kind.into();
-        tree["apiVersion"] = expected.api_version.into();
         return Ok(());
     }
     let wanted = expected.kind;
@@ -207,9 +186,9 @@ fn type_meta(tree: &mut Value, expected: &Expected<'_>, call: &Call) -> ApiResul
     let found_version = if version.is_empty() {
         expected.api_version
     } else {
-        &version
+        version
     };
-    let found_kind = if kind.is_empty() { wanted } else { &kind };
+    let found_kind = if kind.is_empty() { wanted } else { kind };
     let catalog = call.core.catalogs.now();
     let why = if catalog.by_kind(found_version, found_kind).is_some()
         && found_version != expected.api_version

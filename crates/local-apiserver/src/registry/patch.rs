@@ -2,20 +2,18 @@
 
 use super::context::{Call, Reply};
 use super::decode::{self, Expected};
-use super::options::WriteOptions;
+use super::options::{FieldValidation, WriteOptions};
 use super::update::{check_name, read_modify_write};
 use super::{create, metadata};
 use crate::schema::{self, Manager};
 use crate::status::{ApiError, ApiResult};
+use local_schema::PatchKind;
 use serde_json::Value;
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
-
-/// Operations in one JSON patch.
-const JSON_PATCH_OPERATIONS: usize = 10_000;
 
 /// PATCH on an object or a subresource that shows the object.
 pub async fn patch(call: &Call) -> ApiResult<Reply> {
@@ -24,11 +22,11 @@ pub async fn patch(call: &Call) -> ApiResult<Reply> {
     if kind == APPLY_PATCH {
         return apply(call, &options).await;
     }
-    let document = parse(call, kind)?;
     let manager = Manager::patch(call, &options, &call.subresource);
+    let expected = Expected::of(&call.served);
     read_modify_write(call, &options, &manager, |live| {
-        let patched = patched(call, kind, &document, live)?;
-        decoded(call, &options, patched)
+        let patched = apply_body(call, &expected, kind, live, options.field_validation)?;
+        decoded(call, patched)
     })
     .await
 }
@@ -49,62 +47,38 @@ pub fn check_type(call: &Call) -> ApiResult<&'static str> {
     }
 }
 
-/// The patch document.
-pub fn parse(call: &Call, kind: &str) -> ApiResult<Value> {
-    let (document, duplicates) = schema::parse_json(&call.body).map_err(|error| {
-        ApiError::bad_request(match kind {
-            JSON_PATCH => format!("error decoding patch: {error}"),
-            _ => error,
-        })
-    })?;
-    for duplicate in duplicates {
-        call.warn(duplicate);
-    }
-    if kind == JSON_PATCH {
-        let operations = document.as_array().map_or(0, Vec::len);
-        if operations > JSON_PATCH_OPERATIONS {
-            return Err(ApiError::too_large(format!(
-                "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS}, got {operations}"
-            )));
-        }
-    }
-    Ok(document)
-}
-
-/// `live` after the patch.
-pub fn patched(call: &Call, kind: &str, document: &Value, live: &Value) -> ApiResult<Value> {
-    let expected = Expected::of(&call.served);
-    apply_document(call, &expected, kind, document, live)
-}
-
-/// The same for any kind.
-pub fn apply_document(
+/// `live` after the patch in the body.
+pub fn apply_body(
     call: &Call,
     expected: &Expected<'_>,
-    kind: &str,
-    document: &Value,
+    media_type: &str,
     live: &Value,
+    validation: FieldValidation,
 ) -> ApiResult<Value> {
-    match kind {
-        JSON_PATCH => schema::json_patch(live, document),
-        MERGE_PATCH => schema::merge_patch(live, document),
-        _ => schema::strategic_patch(call, expected, live, document),
+    let kind = match media_type {
+        JSON_PATCH => PatchKind::Json,
+        MERGE_PATCH => PatchKind::Merge,
+        _ => PatchKind::Strategic,
+    };
+    let patched = schema::patch(call, expected, kind, live, &call.body)?;
+    match validation {
+        FieldValidation::Strict => {
+            if let Some(error) = patched.strict_error() {
+                return Err(schema::patch_error(error));
+            }
+        }
+        FieldValidation::Warn => patched
+            .problems
+            .iter()
+            .for_each(|problem| call.warn(problem.as_str())),
+        FieldValidation::Ignore => {}
     }
+    Ok(patched.object)
 }
 
 /// Checks and defaults the outcome of a patch as if it had been sent.
-fn decoded(call: &Call, options: &WriteOptions, mut patched: Value) -> ApiResult<Value> {
-    let expected = Expected::of(&call.served);
-    if !patched.is_object() {
-        return Err(ApiError::bad_request("the patched object is not an object"));
-    }
-    if patched["kind"] != expected.kind || patched["apiVersion"] != expected.api_version {
-        check_kind(call, &patched)?;
-    }
-    let found = schema::check_fields(call, &expected, &mut patched).map_err(|error| {
-        ApiError::bad_request(format!("failed to create typed patch object: {error}"))
-    })?;
-    decode::report(call, &expected, options.field_validation, found)?;
+fn decoded(call: &Call, mut patched: Value) -> ApiResult<Value> {
+    check_kind(call, &patched)?;
     check_name(call, &patched)?;
     metadata::match_namespace(call, &mut patched)?;
     schema::default(&call.served, &mut patched);
@@ -126,16 +100,14 @@ fn check_kind(call: &Call, patched: &Value) -> ApiResult<()> {
 /// Server-side apply.
 async fn apply(call: &Call, options: &WriteOptions) -> ApiResult<Reply> {
     let expected = Expected::of(&call.served);
-    let (mut document, _) = schema::parse_yaml(&call.body)
+    let (document, duplicates) = schema::parse_yaml(&call.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
     if !document.is_object() {
         return Err(ApiError::bad_request(
             "error decoding YAML: the patch is not an object",
         ));
     }
-    let found = schema::check_fields(call, &expected, &mut document)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    decode::report(call, &expected, options.field_validation, found)?;
+    decode::report(call, &expected, options.field_validation, duplicates)?;
     check_applied(call, &document)?;
     let manager = Manager::apply(call, options, &call.subresource);
     if call

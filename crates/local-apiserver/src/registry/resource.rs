@@ -2,8 +2,9 @@
 
 use crate::crd::CustomVersion;
 use local_kinds::{KindRow, KindRules, NameRule};
+use local_schema::TypeRef;
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One kind as it is served.
 pub struct Resource {
@@ -51,6 +52,31 @@ pub struct Version {
     pub subresources: Vec<SubresourceInfo>,
     /// Set for custom resources.
     pub custom: Option<Arc<CustomVersion>>,
+    kind: Arc<str>,
+    object_type: OnceLock<TypeRef>,
+}
+
+impl Version {
+    /// A version without subresources of its own yet.
+    pub fn new(group: &str, name: &str, kind: &str) -> Self {
+        Self {
+            name: name.into(),
+            api_version: api_version(group, name).into(),
+            served: true,
+            subresources: Vec::new(),
+            custom: None,
+            kind: kind.into(),
+            object_type: OnceLock::new(),
+        }
+    }
+
+    /// The type of objects in this version, for decoding, patches and field ownership.
+    pub fn object_type(&self) -> &TypeRef {
+        self.object_type.get_or_init(|| match &self.custom {
+            Some(custom) => local_schema::custom_type(&custom.schema),
+            None => crate::schema::type_of(&self.api_version, &self.kind),
+        })
+    }
 }
 
 /// A subresource as discovery shows it.
@@ -85,9 +111,6 @@ impl Resource {
             .versions
             .iter()
             .map(|version| Version {
-                name: Arc::from(*version),
-                api_version: api_version(row.group, version).into(),
-                served: true,
                 subresources: row
                     .subresources
                     .iter()
@@ -99,7 +122,7 @@ impl Resource {
                         verbs: strings(sub.verbs),
                     })
                     .collect(),
-                custom: None,
+                ..Version::new(row.group, version, row.kind)
             })
             .collect();
         let storage_group = row.stored_under.unwrap_or(row.group);

@@ -2,7 +2,7 @@
 
 use super::context::{Call, Reply};
 use super::decode::{self, Expected};
-use super::options::{FieldValidation, WriteOptions};
+use super::options::WriteOptions;
 use super::selectors::selector_text;
 use super::update::{live_view, read_modify_write};
 use super::{metadata, patch};
@@ -119,24 +119,17 @@ pub async fn patch_scale(call: &Call) -> ApiResult<Reply> {
             .map_err(ApiError::bad_request)?
             .0
     } else {
-        patch::parse(call, kind)?
+        Value::Null
     };
     let manager = Manager::patch(call, &options, "scale");
     write(call, &options, &manager, |scale| {
-        let mut patched = if apply {
-            schema::merge_patch(scale, &document)?
-        } else {
-            patch::apply_document(call, &EXPECTED, kind, &document, scale)?
-        };
-        let found =
-            schema::check_fields(call, &EXPECTED, &mut patched).map_err(ApiError::bad_request)?;
-        let validation = if apply {
-            FieldValidation::Ignore
-        } else {
-            options.field_validation
-        };
-        decode::report(call, &EXPECTED, validation, found)?;
-        Ok(patched)
+        if !apply {
+            return patch::apply_body(call, &EXPECTED, kind, scale, options.field_validation);
+        }
+        let (merged, _) =
+            schema::decode_tree(call, &EXPECTED, schema::merge_patch(scale, &document))
+                .map_err(ApiError::bad_request)?;
+        Ok(merged)
     })
     .await
 }

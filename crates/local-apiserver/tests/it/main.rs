@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, too
 
 mod crud;
+mod golden;
 mod tls;
