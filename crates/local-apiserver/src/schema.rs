@@ -5,8 +5,9 @@ use crate::registry::context::Call;
 use crate::registry::decode::Expected;
 use crate::registry::options::WriteOptions;
 use crate::status::{ApiError, ApiResult};
-use local_schema::{FieldError, PatchError, PatchKind, Patched, TypeRef, decode};
-use serde_json::Value;
+use local_schema::managed_fields::{self, Actor, ApplyError, ApplyOptions};
+use local_schema::{FieldError, PatchError, PatchKind, Patched, TypeRef, decode, protobuf};
+use serde_json::{Value, json};
 
 /// Who writes and how, for field ownership.
 pub struct Manager<'a> {
@@ -90,13 +91,9 @@ pub fn parse_yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Kubernetes protobuf.
-pub fn parse_protobuf(body: &[u8]) -> Result<Value, String> {
-    let _ = body;
-    Err(
-        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
-            .into(),
-    )
+/// Kubernetes protobuf, read as the given kind where the envelope names none.
+pub fn parse_protobuf(body: &[u8], api_version: &str, kind: &str) -> Result<Value, String> {
+    protobuf::decode_as(body, api_version, kind).map_err(|error| error.to_string())
 }
 
 /// The type of a kind by name; unknown kinds are of deduced type.
@@ -167,26 +164,66 @@ pub fn validate(served: &Served, new: &Value, old: Option<&Value>) -> Vec<FieldE
     }
 }
 
+fn actor<'a>(call: &'a Call, manager: &'a Manager<'_>) -> Actor<'a> {
+    Actor {
+        manager: &manager.name,
+        api_version: call.served.api_version(),
+        subresource: manager.subresource,
+        now: call.now,
+    }
+}
+
+/// What a write through this endpoint cannot change and does not own.
+fn untracked(served: &Served, subresource: &str) -> &'static [&'static [&'static str]] {
+    match subresource {
+        "status" => &[&["spec"]],
+        _ if served.has_status() => &[&["status"]],
+        _ => &[],
+    }
+}
+
 /// Records in `managedFields` what this write changed.
-pub fn track(
-    _call: &Call,
-    _manager: &Manager<'_>,
-    _live: Option<&Value>,
-    _new: &mut Value,
-) -> ApiResult<()> {
-    Ok(())
+pub fn track(call: &Call, manager: &Manager<'_>, live: Option<&Value>, new: &mut Value) {
+    let ignored = untracked(&call.served, manager.subresource);
+    let object_type = call.served.version().object_type();
+    managed_fields::update(object_type, live, new, &actor(call, manager), ignored);
 }
 
 /// Server-side apply on the live object (or on nothing).
 pub fn apply(
-    _call: &Call,
-    _manager: &Manager<'_>,
+    call: &Call,
+    manager: &Manager<'_>,
     live: Option<&Value>,
     document: &Value,
 ) -> ApiResult<Value> {
-    match live {
-        Some(live) => Ok(merge_patch(live, document)),
-        None => Ok(document.clone()),
+    let options = ApplyOptions {
+        force: manager.force,
+        ignored: untracked(&call.served, manager.subresource),
+    };
+    let object_type = call.served.version().object_type();
+    managed_fields::apply(object_type, live, document, &actor(call, manager), options)
+        .map(|applied| applied.object)
+        .map_err(apply_error)
+}
+
+/// A refused apply as an answer.
+pub fn apply_error(error: ApplyError) -> ApiError {
+    match error {
+        ApplyError::Conflicts { message, conflicts } => {
+            let causes: Vec<Value> = conflicts
+                .iter()
+                .map(|one| json!({"reason": "FieldManagerConflict", "message": one.message, "field": one.field}))
+                .collect();
+            let details = json!({"causes": causes});
+            ApiError::new(
+                http::StatusCode::CONFLICT,
+                "Conflict",
+                message,
+                Some(details),
+            )
+        }
+        ApplyError::BadRequest(message) => ApiError::bad_request(message),
+        ApplyError::Typed(message) => ApiError::plain(message),
     }
 }
 

@@ -40,7 +40,7 @@ pub async fn create_object(
     }
     schema::default(served, &mut object);
     if manager.is_update() {
-        schema::track(call, &manager, None, &mut object)?;
+        schema::track(call, &manager, None, &mut object);
     }
     let generated = metadata::text(&object, "name").is_empty()
         && !metadata::text(&object, "generateName").is_empty();

@@ -120,7 +120,7 @@ fn syntax(call: &Call, expected: &Expected<'_>) -> ApiResult<(Value, Vec<String>
         "application/yaml" => schema::parse_yaml(&call.body)
             .map_err(|error| unrecognized(call, expected, &format!("yaml: {error}"))),
         "application/vnd.kubernetes.protobuf" if !expected.custom => {
-            schema::parse_protobuf(&call.body)
+            schema::parse_protobuf(&call.body, expected.api_version, expected.kind)
                 .map(|tree| (tree, Vec::new()))
                 .map_err(|error| unrecognized(call, expected, &error))
         }

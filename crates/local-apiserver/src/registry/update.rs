@@ -115,8 +115,9 @@ async fn attempt(
 ) -> Result<Reply, Failure> {
     let served = &call.served;
     check_uid(call, &new, &old.tree)?;
+    restore_untouched(call, &mut new, live);
     if manager.is_update() {
-        schema::track(call, manager, Some(live), &mut new)?;
+        schema::track(call, manager, Some(live), &mut new);
     }
     served.to_storage(&mut new);
     let mut attributes = Attributes::new(call, Operation::Update, &call.name, options.dry_run);
@@ -136,6 +137,7 @@ async fn attempt(
         call.warn(warning);
     }
     metadata::of(&mut new).insert("resourceVersion".into(), old.revision.to_string().into());
+    local_schema::managed_fields::keep_timestamps(&old.tree, &mut new);
     if options.dry_run {
         reserved.release(call);
         served.to_served(&mut new);
@@ -261,6 +263,15 @@ fn given_value(new: &Value) -> Value {
     match &new["metadata"]["resourceVersion"] {
         Value::String(text) if text != "0" => Value::from(text.as_str()),
         _ => Value::from(0),
+    }
+}
+
+/// Puts back what this endpoint may not change, before ownership is taken.
+fn restore_untouched(call: &Call, new: &mut Value, live: &Value) {
+    match call.subresource.as_str() {
+        "" | "scale" if call.served.has_status() => restore(new, live, "status"),
+        "status" => restore_all_but_status(new, live, call.served.is_custom()),
+        _ => {}
     }
 }
 
