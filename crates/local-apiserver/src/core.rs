@@ -3,9 +3,11 @@
 use crate::auth::User;
 use crate::auth::pki::Pki;
 use crate::auth::token::Tokens;
+use crate::crd::controller;
 use crate::discovery::RemoteGroup;
 use crate::http::client::Dialer;
 use crate::http::tls::{self, TlsError, Trust};
+use crate::openapi::Documents;
 use crate::registry::{Catalogs, Served};
 use crate::store::Store;
 use serde_json::Value;
@@ -30,11 +32,17 @@ pub struct Core {
     pub advertise: String,
     /// Made at the first use.
     pub kubelet_tls: OnceLock<Arc<rustls::ClientConfig>>,
+    /// OpenAPI v3.
+    pub documents: Documents,
 }
 
 impl Core {
     /// Called after every committed write, before it is answered.
-    pub fn after_write(&self, _served: &Served, _object: &Value, _deleted: bool) {}
+    pub fn after_write(&self, served: &Served, _object: &Value, _deleted: bool) {
+        if served.storage_id.as_ref() == controller::DEFINITIONS {
+            controller::refresh(self);
+        }
+    }
 
     /// TLS towards kubelets: our client certificate, their certificates from our authority.
     pub fn kubelet_tls(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
@@ -59,15 +67,5 @@ impl Core {
     /// Public keys of service-account tokens.
     pub fn key_set(&self) -> Value {
         self.tokens.key_set()
-    }
-
-    /// OpenAPI v3 documents: path and hash.
-    pub fn openapi_documents(&self) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    /// One OpenAPI v3 document.
-    pub fn openapi_document(&self, _path: &str) -> Option<Value> {
-        None
     }
 }

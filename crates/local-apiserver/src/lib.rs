@@ -14,6 +14,7 @@ mod core;
 mod crd;
 mod discovery;
 mod http;
+mod openapi;
 mod proxy;
 mod registry;
 mod schema;

@@ -5,6 +5,7 @@ use crate::auth::pki::{Pki, PkiError};
 use crate::auth::token::Tokens;
 use crate::bootstrap;
 use crate::core::Core;
+use crate::crd;
 use crate::http::client::{Dialer, HostDialer};
 use crate::http::transport::InProcess;
 use crate::http::{listen, tls};
@@ -144,14 +145,18 @@ impl ApiServer {
             dialer: config.dialer.clone(),
             advertise: config.advertise.clone(),
             kubelet_tls: Default::default(),
+            documents: Default::default(),
         });
+        crd::controller::refresh(&core);
         bootstrap::run(&core).await?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(crd::controller::run(core.clone(), stop.clone()));
         Ok(Self {
             core,
             store: Some(owner),
             acceptor,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            stop,
+            tasks,
         })
     }
 

@@ -16,6 +16,7 @@ pub(super) fn mutate(
     let call = attributes.call;
     if attributes.operation == Operation::Create {
         namespace_lifecycle(attributes)?;
+        definition_lifecycle(attributes)?;
     }
     if call.served.storage_id.as_ref() == "namespaces" {
         let name = attributes.name.to_string();
@@ -48,6 +49,29 @@ pub(super) fn delete(attributes: &Attributes<'_>, _old: &Value) -> ApiResult<()>
         ));
     }
     Ok(())
+}
+
+/// New custom objects need a definition that is not going.
+fn definition_lifecycle(attributes: &Attributes<'_>) -> ApiResult<()> {
+    let served = &attributes.call.served;
+    if !served.is_custom() {
+        return Ok(());
+    }
+    let definition = attributes
+        .call
+        .core
+        .store
+        .get(crate::crd::controller::DEFINITIONS, &served.storage_id);
+    if definition.is_none_or(|definition| !metadata::is_deleting(&definition.tree)) {
+        return Ok(());
+    }
+    let why = "create not allowed while custom resource definition is terminating";
+    Err(ApiError::forbidden(
+        &served.group,
+        &served.plural,
+        attributes.name,
+        why,
+    ))
 }
 
 /// New objects need a namespace that is there and not going.

@@ -1,26 +1,28 @@
 //! CustomResourceDefinitions: what they add to the catalog and how their objects are treated.
 
+pub mod build;
 pub mod columns;
+pub mod controller;
 pub mod jsonpath;
 pub mod versions;
 
+use local_schema::FieldError;
 use serde_json::Value;
 
-use local_schema::FieldError;
-
 /// What a served version of a custom resource has of its own.
-#[derive(Default)]
 pub struct CustomVersion {
     /// The structural schema.
     pub schema: Value,
-    /// JSON paths that field selectors may use (`spec.color`).
+    /// Fields that selectors may use (`spec.color`).
     pub selectable_fields: Vec<String>,
     /// Text of the deprecation warning, when the version is deprecated.
     pub deprecation_warning: Option<String>,
     /// Printer columns as the definition has them.
     pub columns: Vec<Value>,
-    /// `specReplicasPath`, `statusReplicasPath`, `labelSelectorPath`.
+    /// The scale subresource.
     pub scale: Option<ScaleSettings>,
+    /// Whether there is a status subresource.
+    pub status: bool,
 }
 
 /// The scale subresource of a custom resource, as JSON pointers.
@@ -34,6 +36,25 @@ pub struct ScaleSettings {
 }
 
 impl CustomVersion {
+    /// From the parts of a definition's version.
+    pub fn new(
+        schema: &Value,
+        selectable_fields: Vec<String>,
+        deprecation_warning: Option<String>,
+        columns: Vec<Value>,
+        scale: Option<ScaleSettings>,
+        status: bool,
+    ) -> Self {
+        Self {
+            schema: schema.clone(),
+            selectable_fields,
+            deprecation_warning,
+            columns,
+            scale,
+            status,
+        }
+    }
+
     /// The text a field selector compares with.
     pub fn selectable_value(&self, object: &Value, field: &str) -> String {
         let pointer = format!("/{}", field.replace('.', "/"));

@@ -96,7 +96,10 @@ pub fn tagged(
     content_type: &str,
     document: &Value,
 ) -> Response<ResponseBody> {
-    let text = document.to_string();
+    tagged_text(parts, content_type, &document.to_string())
+}
+
+fn tagged_text(parts: &request::Parts, content_type: &str, text: &str) -> Response<ResponseBody> {
     let tag = format!(
         "\"{}\"",
         hex(ring::digest::digest(&ring::digest::SHA512, text.as_bytes()).as_ref())
@@ -107,7 +110,7 @@ pub fn tagged(
         response.headers_mut().remove(header::CONTENT_TYPE);
         response
     } else {
-        body::response(200, content_type, text)
+        body::response(200, content_type, text.to_string())
     };
     let headers = response.headers_mut();
     if let Ok(value) = header::HeaderValue::from_str(&tag) {
@@ -130,29 +133,61 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn openapi(
     core: &Core,
     parts: &request::Parts,
-    _query: &Query,
+    query: &Query,
     rest: &str,
 ) -> ApiResult<Response<ResponseBody>> {
     let rest = rest.trim_matches('/');
-    let documents = core.openapi_documents();
+    let catalog = core.catalogs.now();
     if rest.is_empty() {
-        let paths: serde_json::Map<String, Value> = documents
+        let paths: serde_json::Map<String, Value> = core
+            .documents
+            .all(&catalog)
             .iter()
-            .map(|(path, hash)| {
-                let url = format!("/openapi/v3/{path}?hash={hash}");
-                (path.clone(), serde_json::json!({"serverRelativeURL": url}))
+            .map(|document| {
+                let url = format!("/openapi/v3/{}?hash={}", document.path, document.hash);
+                (
+                    document.path.clone(),
+                    serde_json::json!({"serverRelativeURL": url}),
+                )
             })
             .collect();
-        return Ok(tagged(
-            parts,
-            "application/json",
-            &serde_json::json!({"paths": paths}),
-        ));
+        let text = serde_json::json!({"paths": paths}).to_string();
+        let mut response = tagged_text(parts, "application/json", &text);
+        set_cache(&mut response, "no-cache, private");
+        return Ok(response);
     }
-    match core.openapi_document(rest) {
-        Some(document) => Ok(tagged(parts, "application/json", &document)),
-        None => Ok(body::text(404, "404 page not found\n")),
+    let Some(document) = core.documents.get(&catalog, rest) else {
+        return Ok(body::text(404, "404 page not found\n"));
+    };
+    let mut response = body::response(200, "application/json", document.text.as_ref().clone());
+    let tag = format!("\"{}\"", document.hash);
+    if header_text(&parts.headers, &header::IF_NONE_MATCH) == tag {
+        response = body::response(304, "application/json", bytes::Bytes::new());
     }
+    if let Ok(value) = header::HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
+        .headers_mut()
+        .insert(header::VARY, header::HeaderValue::from_static("Accept"));
+    match query.get("hash") {
+        // The right hash names this very text for ever; another one is told where the text is now.
+        Some(hash) if hash == document.hash => set_cache(&mut response, "public, immutable"),
+        Some(_) => {
+            let place = format!("/openapi/v3/{rest}?hash={}", document.hash);
+            response = body::response(301, "text/html; charset=utf-8", bytes::Bytes::new());
+            if let Ok(value) = header::HeaderValue::from_str(&place) {
+                response.headers_mut().insert(header::LOCATION, value);
+            }
+        }
+        None => set_cache(&mut response, "no-cache, private"),
+    }
+    Ok(response)
+}
+
+fn set_cache(response: &mut Response<ResponseBody>, value: &'static str) {
+    let value = header::HeaderValue::from_static(value);
+    response.headers_mut().insert(header::CACHE_CONTROL, value);
 }
 
 pub use documents::RemoteGroup;

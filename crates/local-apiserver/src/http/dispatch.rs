@@ -57,7 +57,7 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Option<&'static 
     let named = !path.name.is_empty();
     Some(match *method {
         Method::GET | Method::HEAD
-            if query.flag("watch") == Some(true) && path.subresource.is_empty() || path.watch =>
+            if path.watch || (query.flag("watch") == Some(true) && !named) =>
         {
             "watch"
         }
@@ -156,6 +156,13 @@ async fn resource(
         now: Timestamp::now(),
         warnings: Default::default(),
     };
+    if let Some(warning) = call
+        .served
+        .custom()
+        .and_then(|custom| custom.deprecation_warning.as_ref())
+    {
+        call.warn(warning.as_str());
+    }
     let outcome = run(&call, verb)
         .await
         .and_then(|reply| render::reply(&call, accepted, reply));

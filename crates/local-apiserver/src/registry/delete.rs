@@ -6,6 +6,7 @@ use super::options::{DeleteOptions, FieldValidation, ListOptions};
 use super::selection::Selection;
 use super::{metadata, read};
 use crate::admission::{self, Attributes, Operation};
+use crate::crd::controller::{CLEANUP, DEFINITIONS};
 use crate::status::{ApiError, ApiResult};
 use crate::store::{Change, Prepared, StoredObject, Write, WriteError};
 use serde_json::{Value, json};
@@ -227,12 +228,34 @@ fn mark(call: &Call, object: &mut Value, old: &Value, grace: i64, deleting: bool
     {
         metadata.insert("generation".into(), (generation + 1).into());
     }
+    if call.served.storage_id.as_ref() == DEFINITIONS && !deleting {
+        terminate_definition(object, old, &call.now_text());
+    }
     if namespace_held(old) {
         object["status"]["phase"] = "Terminating".into();
         // Upstream's namespace registry sets the time without a grace period.
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("deletionGracePeriodSeconds");
         }
+    }
+}
+
+/// A definition stays until its objects are gone, and says so.
+fn terminate_definition(object: &mut Value, old: &Value, now: &str) {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("deletionGracePeriodSeconds");
+        if let Some(generation) = old["metadata"].get("generation") {
+            metadata.insert("generation".into(), generation.clone());
+        }
+    }
+    if !object["status"]["conditions"].is_array() {
+        object["status"]["conditions"] = json!([]);
+    }
+    if let Some(list) = object["status"]["conditions"].as_array_mut() {
+        list.push(json!({
+            "type": "Terminating", "status": "True", "lastTransitionTime": now, "reason": "InstanceDeletionPending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        }));
     }
 }
 
@@ -253,6 +276,12 @@ fn finalizers_after<'a>(call: &Call, options: &DeleteOptions, old: &'a Value) ->
         other => other,
     };
     list.retain(|one| *one != ORPHAN && *one != FOREGROUND);
+    if call.served.storage_id.as_ref() == DEFINITIONS
+        && !metadata::is_deleting(old)
+        && !list.contains(&CLEANUP)
+    {
+        list.push(CLEANUP);
+    }
     match policy {
         "Orphan" => list.push(ORPHAN),
         "Foreground" => list.push(FOREGROUND),

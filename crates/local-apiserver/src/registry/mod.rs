@@ -22,4 +22,4 @@ pub mod watch;
 
 pub use catalog::{Catalog, Catalogs};
 pub use context::{Call, Payload, Reply};
-pub use resource::{Resource, Served, Version, api_version};
+pub use resource::{Resource, Served, SubresourceInfo, Version, api_version};

@@ -348,7 +348,9 @@ fn restore_all_but_status(new: &mut Value, old: &Value, custom: bool) {
 
 fn validate(call: &Call, new: &Value, old: &Value) -> ApiResult<()> {
     let served = &call.served;
+    // Upstream checks metadata twice, in the generic registry and in the kind's own, and reports both.
     let mut errors = metadata::validate_update(served, new, old);
+    errors.extend(errors.clone());
     match call.subresource.as_str() {
         "" | "scale" => errors.extend(schema::validate(served, new, Some(old))),
         "status" if served.is_custom() => errors.extend(schema::validate(served, new, Some(old))),

@@ -1,12 +1,13 @@
 //! What may differ between two clusters, made equal: identifiers, revisions, times, allocated addresses.
 
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Recorded values and what they are here.
 #[derive(Default)]
 pub struct Translation {
     known: HashMap<String, String>,
+    revisions: BTreeMap<u64, String>,
 }
 
 /// Fields whose recorded values stand in later requests.
@@ -25,6 +26,11 @@ impl Translation {
                         && CARRIED.contains(&name.as_str())
                         && here != there
                     {
+                        if let ("resourceVersion", Ok(number)) = (name.as_str(), here.parse()) {
+                            self.revisions
+                                .entry(number)
+                                .or_insert_with(|| there.clone());
+                        }
                         self.known
                             .entry(here.clone())
                             .or_insert_with(|| there.clone());
@@ -62,6 +68,21 @@ impl Translation {
         }
     }
 
+    /// A revision nobody showed is taken for the last one shown before it.
+    fn revision<'a>(&'a self, text: &'a str) -> &'a str {
+        if let Some(known) = self.known.get(text) {
+            return known;
+        }
+        let Ok(number) = text.parse::<u64>() else {
+            return text;
+        };
+        let newest = self.revisions.keys().next_back().copied().unwrap_or(0);
+        match self.revisions.range(..=number).next_back() {
+            Some((_, known)) if number < newest + 100_000 => known,
+            _ => text,
+        }
+    }
+
     /// A path in this cluster's values.
     pub fn path(&self, path: &str) -> String {
         let (place, query) = path.split_once('?').unwrap_or((path, ""));
@@ -73,7 +94,10 @@ impl Translation {
             .split('&')
             .filter(|pair| !pair.is_empty())
             .map(|pair| match pair.split_once('=') {
-                Some((name @ ("resourceVersion" | "continue" | "hash"), value)) => {
+                Some(("resourceVersion", value)) => {
+                    format!("resourceVersion={}", self.revision(value))
+                }
+                Some((name @ ("continue" | "hash"), value)) => {
                     format!(
                         "{name}={}",
                         self.known.get(value).map_or(value, String::as_str)
