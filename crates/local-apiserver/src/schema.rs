@@ -119,7 +119,11 @@ pub fn decode_text(
     expected: &Expected<'_>,
     body: &[u8],
 ) -> Result<(Value, Vec<String>), String> {
-    match decode::decode(body, &expected_type(call, expected)) {
+    let decoded = match call.served.custom().filter(|_| expected.custom) {
+        Some(custom) => custom.structural.decode(body),
+        None => decode::decode(body, &expected_type(call, expected)),
+    };
+    match decoded {
         Ok(decoded) => Ok((decoded.object, decoded.problems)),
         Err(error) => Err(error.to_string()),
     }
@@ -131,7 +135,11 @@ pub fn decode_tree(
     expected: &Expected<'_>,
     tree: Value,
 ) -> Result<(Value, Vec<String>), String> {
-    match decode::decode_value(tree, &expected_type(call, expected)) {
+    let decoded = match call.served.custom().filter(|_| expected.custom) {
+        Some(custom) => custom.structural.decode_value(tree),
+        None => decode::decode_value(tree, &expected_type(call, expected)),
+    };
+    match decoded {
         Ok(decoded) => Ok((decoded.object, decoded.problems)),
         Err(error) => Err(error.to_string()),
     }

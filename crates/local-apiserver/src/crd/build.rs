@@ -122,24 +122,24 @@ fn version(definition: &Value, group: &str, kind: &str, version: &Value) -> Vers
         given.unwrap_or_else(|| deprecation(definition, group, kind, name))
     });
     let selectable = version["selectableFields"].as_array().into_iter().flatten();
-    Version {
-        served: version["served"] == true,
-        subresources: infos,
-        custom: Some(Arc::new(CustomVersion::new(
-            &version["schema"]["openAPIV3Schema"],
-            selectable
-                .map(|one| text(one, "jsonPath").trim_start_matches('.').to_string())
-                .collect(),
-            deprecation_warning,
-            version["additionalPrinterColumns"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default(),
-            scale,
-            subresources["status"].is_object(),
-        ))),
-        ..Version::new(group, name, kind)
-    }
+    let custom = CustomVersion::new(
+        &version["schema"]["openAPIV3Schema"],
+        selectable
+            .map(|one| text(one, "jsonPath").trim_start_matches('.').to_string())
+            .collect(),
+        deprecation_warning,
+        version["additionalPrinterColumns"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default(),
+        scale,
+        subresources["status"].is_object(),
+    );
+    let mut made = Version::new(group, name, kind);
+    made.served = version["served"] == true;
+    made.subresources = infos;
+    made.custom = Some(Arc::new(custom));
+    made
 }
 
 /// Upstream's own sentence names the newest version that is not deprecated.

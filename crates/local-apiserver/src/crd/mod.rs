@@ -3,16 +3,20 @@
 pub mod build;
 pub mod columns;
 pub mod controller;
+pub mod definition;
 pub mod jsonpath;
 pub mod versions;
 
 use local_schema::FieldError;
+use local_schema::structural::Structural;
 use serde_json::Value;
 
 /// What a served version of a custom resource has of its own.
 pub struct CustomVersion {
-    /// The structural schema.
+    /// The schema as the definition has it.
     pub schema: Value,
+    /// The same, compiled.
+    pub structural: Structural,
     /// Fields that selectors may use (`spec.color`).
     pub selectable_fields: Vec<String>,
     /// Text of the deprecation warning, when the version is deprecated.
@@ -47,6 +51,7 @@ impl CustomVersion {
     ) -> Self {
         Self {
             schema: schema.clone(),
+            structural: Structural::new(schema),
             selectable_fields,
             deprecation_warning,
             columns,
@@ -67,10 +72,12 @@ impl CustomVersion {
     }
 
     /// Fills in defaults.
-    pub fn default(&self, _object: &mut Value) {}
+    pub fn default(&self, object: &mut Value) {
+        self.structural.default(object);
+    }
 
     /// Checks against the schema.
-    pub fn validate(&self, _new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-        Vec::new()
+    pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        self.structural.validate(new, old)
     }
 }

@@ -60,7 +60,13 @@ pub fn apply_body(
         MERGE_PATCH => PatchKind::Merge,
         _ => PatchKind::Strategic,
     };
-    let patched = schema::patch(call, expected, kind, live, &call.body)?;
+    let mut patched = schema::patch(call, expected, kind, live, &call.body)?;
+    if expected.custom {
+        let (object, problems) =
+            schema::decode_tree(call, expected, patched.object).map_err(ApiError::bad_request)?;
+        patched.object = object;
+        patched.problems.extend(problems);
+    }
     match validation {
         FieldValidation::Strict => {
             if let Some(error) = patched.strict_error() {

@@ -1,6 +1,7 @@
 //! A served resource, built in or defined by a CustomResourceDefinition, in one shape.
 
 use crate::crd::CustomVersion;
+use crate::crd::definition::DefinitionRules;
 use local_kinds::{KindRow, KindRules, NameRule};
 use local_schema::TypeRef;
 use serde_json::Value;
@@ -73,7 +74,7 @@ impl Version {
     /// The type of objects in this version, for decoding, patches and field ownership.
     pub fn object_type(&self) -> &TypeRef {
         self.object_type.get_or_init(|| match &self.custom {
-            Some(custom) => local_schema::custom_type(&custom.schema),
+            Some(custom) => custom.structural.object_type().clone(),
             None => crate::schema::type_of(&self.api_version, &self.kind),
         })
     }
@@ -141,7 +142,11 @@ impl Resource {
             storage_id: crate::status::qualified(row.plural, storage_group).into(),
             storage_group: storage_group.into(),
             storage_version_hash: row.storage_version_hash.to_string(),
-            rules: row.rules,
+            rules: if row.kind == "CustomResourceDefinition" {
+                &DefinitionRules
+            } else {
+                row.rules
+            },
         }
     }
 

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, too
 
 mod crud;
+mod custom;
 mod golden;
 mod tls;

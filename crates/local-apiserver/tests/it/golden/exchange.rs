@@ -70,7 +70,7 @@ impl Exchange {
                 .iter()
                 .map(|(name, value)| (name.clone(), string(value)))
                 .collect(),
-            user: request.get("user").map(|user| string(user)),
+            user: request.get("user").map(string),
             body: request["body"].clone(),
             status: line["response"]["status"].as_u64().unwrap(),
             response_headers: line["response"]["headers"].clone(),

@@ -238,7 +238,7 @@ fn mask_message(text: &str) -> String {
 fn mask_word(word: &str) -> String {
     let trimmed = word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
     let uuid = trimmed.len() == 36 && trimmed.bytes().filter(|byte| *byte == b'-').count() == 4;
-    let number = trimmed.len() > 0
+    let number = !trimmed.is_empty()
         && word.starts_with('(')
         && trimmed.bytes().all(|byte| byte.is_ascii_digit());
     if uuid {
