@@ -4,7 +4,6 @@
 //! (see [`shim::main`]). The shim outlives this process; [`Runtime::open`] finds it again.
 //!
 //! Refuses: knowing Kubernetes, creating network namespaces (it is handed one), privileged containers.
-#![allow(dead_code)] // Until pulling lands.
 #![allow(unsafe_code)] // Creating processes, namespaces and mounts needs raw system calls; each use says why it is sound.
 
 mod capability;

@@ -2,11 +2,14 @@
 
 mod archive;
 mod build;
+mod challenge;
 mod digest;
 mod error;
+mod http;
 mod manifest;
 mod pull;
 mod reference;
+mod registry;
 mod store;
 mod tar_entries;
 mod unpack;

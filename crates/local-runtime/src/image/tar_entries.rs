@@ -55,6 +55,7 @@ pub(super) fn for_each<R: Read>(
 
 fn describe<R: Read>(entry: &Entry<'_, R>, extended: Extended) -> io::Result<Description> {
     let header = entry.header();
+    let fields = header.as_old();
     Ok(Description {
         path: extended
             .path
@@ -63,12 +64,29 @@ fn describe<R: Read>(entry: &Entry<'_, R>, extended: Extended) -> io::Result<Des
             .link
             .or_else(|| header.link_name_bytes().map(|name| name.into_owned()))
             .unwrap_or_default(),
-        uid: extended.uid.map_or_else(|| header.uid(), Ok)?,
-        gid: extended.gid.map_or_else(|| header.gid(), Ok)?,
+        uid: match extended.uid {
+            Some(uid) => uid,
+            None if is_blank(&fields.uid) => 0,
+            None => header.uid()?,
+        },
+        gid: match extended.gid {
+            Some(gid) => gid,
+            None if is_blank(&fields.gid) => 0,
+            None => header.gid()?,
+        },
         mode: header.mode()?,
-        modified_seconds: header.mtime()?,
+        modified_seconds: if is_blank(&fields.mtime) {
+            0
+        } else {
+            header.mtime()?
+        },
         xattrs: extended.xattrs,
     })
+}
+
+/// Some builders leave out owners and times; they mean zero.
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
 }
 
 fn header_bytes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Vec<u8>> {
