@@ -240,40 +240,13 @@ pub(super) fn check(
                 complain(complaints, text);
             }
         }
-        Shape::List { item, .. } => {
-            let Value::Array(list) = value else {
-                return complain(
-                    complaints,
-                    format!("expected list, got &{{{}}}", go_value(value)),
-                );
-            };
-            let items = match atom(Some(kind), Some(value)) {
-                Atom::List(items) => Some(items),
-                _ => None,
-            };
-            let mut seen: Vec<String> = Vec::new();
-            for (index, inner) in list.iter().enumerate() {
-                let element = match &items {
-                    None => format!("i:{index}"),
-                    Some(items) => match items.element(inner) {
-                        Ok(element) => element,
-                        Err(text) => {
-                            complain(complaints, format!("element {index}: {text}"));
-                            continue;
-                        }
-                    },
-                };
-                if items.is_some() && seen.contains(&element) {
-                    complaints.push(format!(
-                        "{path}: duplicate entries for key {}",
-                        print_element(&element)
-                    ));
-                }
-                let inner_path = format!("{path}{}", print_element(&element));
-                seen.push(element);
-                check(Some(kind.at(*item)), inner, &inner_path, complaints);
-            }
-        }
+        Shape::List { item, .. } => match value {
+            Value::Array(list) => check_items(kind, kind.at(*item), list, path, complaints),
+            _ => complain(
+                complaints,
+                format!("expected list, got &{{{}}}", go_value(value)),
+            ),
+        },
         Shape::Map { .. } | Shape::Struct(_) => {
             let Value::Object(object) = value else {
                 return complain(
@@ -284,20 +257,50 @@ pub(super) fn check(
             for (name, inner) in object {
                 let inner_path = format!("{path}.{name}");
                 let inner_kind = match &kind.node().shape {
-                    Shape::Map { value } => Some(kind.at(*value)),
-                    Shape::Struct(fields) => match (fields.field(name), fields.rest) {
-                        (Some(field), _) => Some(kind.at(field.node)),
-                        (None, Some(rest)) => Some(kind.at(rest)),
-                        (None, None) => {
-                            complaints.push(format!("{inner_path}: field not declared in schema"));
-                            continue;
-                        }
-                    },
+                    Shape::Map { value } => Some(*value),
+                    Shape::Struct(fields) => {
+                        fields.field(name).map(|field| field.node).or(fields.rest)
+                    }
                     _ => None,
                 };
-                check(inner_kind, inner, &inner_path, complaints);
+                match inner_kind {
+                    Some(id) => check(Some(kind.at(id)), inner, &inner_path, complaints),
+                    None => complaints.push(format!("{inner_path}: field not declared in schema")),
+                }
             }
         }
+    }
+}
+
+fn check_items(
+    kind: Type<'_>,
+    item: Type<'_>,
+    list: &[Value],
+    path: &str,
+    complaints: &mut Vec<String>,
+) {
+    let items = match atom(Some(kind), None) {
+        Atom::List(items) => Some(items),
+        _ => None,
+    };
+    let mut seen: Vec<String> = Vec::new();
+    for (index, inner) in list.iter().enumerate() {
+        let element = match &items {
+            None => format!("i:{index}"),
+            Some(items) => match items.element(inner) {
+                Ok(element) => element,
+                Err(text) => {
+                    complaints.push(format!("{path}: element {index}: {text}"));
+                    continue;
+                }
+            },
+        };
+        let shown = print_element(&element);
+        if items.is_some() && seen.contains(&element) {
+            complaints.push(format!("{path}: duplicate entries for key {shown}"));
+        }
+        seen.push(element);
+        check(Some(item), inner, &format!("{path}{shown}"), complaints);
     }
 }
 

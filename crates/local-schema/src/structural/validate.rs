@@ -1,6 +1,6 @@
 //! Objects against the keywords of a schema, worded as upstream's validator words it.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::format;
 use super::schema::{Kind, Limits, ListType, Schema};
@@ -34,49 +34,62 @@ pub(super) fn validate(
         Value::Array(list) => arrays(schema, list, old, path, errors),
         _ => {}
     }
-    if !schema.choices.is_empty() && !schema.choices.iter().any(|choice| equal(choice, value)) {
-        let supported: Vec<String> = schema.choices.iter().map(ToString::to_string).collect();
-        errors.push(FieldError::new(
-            FieldErrorKind::NotSupported,
-            path,
-            value.clone(),
-            format!("supported values: {}", supported.join(", ")),
-        ));
-    }
+    choices(schema, value, path, errors);
     if let Value::Object(object) = value {
-        let inner_path = |name: &str| {
-            if path.is_empty() {
-                name.to_string()
-            } else {
-                format!("{path}.{name}")
-            }
-        };
-        counts(&schema.limits, object.len(), path, errors);
-        let embedded: &[&str] = if schema.is_embedded {
-            &["apiVersion", "kind"]
+        objects(schema, object, old, path, is_root, errors);
+    }
+}
+
+fn choices(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if schema.choices.is_empty() || schema.choices.iter().any(|choice| equal(choice, value)) {
+        return;
+    }
+    let supported: Vec<String> = schema.choices.iter().map(ToString::to_string).collect();
+    errors.push(FieldError::new(
+        FieldErrorKind::NotSupported,
+        path,
+        value.clone(),
+        format!("supported values: {}", supported.join(", ")),
+    ));
+}
+
+fn objects(
+    schema: &Schema,
+    object: &Map<String, Value>,
+    old: Option<&Value>,
+    path: &str,
+    is_root: bool,
+    errors: &mut Vec<FieldError>,
+) {
+    const RESOURCE_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
+    let inner_path = |name: &str| {
+        if path.is_empty() {
+            name.to_string()
         } else {
-            &[]
-        };
-        for name in schema
-            .required
-            .iter()
-            .map(String::as_str)
-            .chain(embedded.iter().copied())
-        {
-            if !object.contains_key(name) {
-                errors.push(FieldError::required(inner_path(name), ""));
-            }
+            format!("{path}.{name}")
         }
-        for (name, inner) in object {
-            if (is_root || schema.is_embedded)
-                && matches!(name.as_str(), "apiVersion" | "kind" | "metadata")
-            {
-                continue;
-            }
-            if let Some(field) = schema.field(name) {
-                let before = old.and_then(|old| old.get(name));
-                validate(field, inner, before, &inner_path(name), false, errors);
-            }
+    };
+    counts(&schema.limits, object.len(), path, errors);
+    let embedded = if schema.is_embedded {
+        &RESOURCE_FIELDS[..2]
+    } else {
+        &[]
+    };
+    let required = schema
+        .required
+        .iter()
+        .map(String::as_str)
+        .chain(embedded.iter().copied());
+    for name in required.filter(|name| !object.contains_key(*name)) {
+        errors.push(FieldError::required(inner_path(name), ""));
+    }
+    for (name, inner) in object {
+        if (is_root || schema.is_embedded) && RESOURCE_FIELDS.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some(field) = schema.field(name) {
+            let before = old.and_then(|old| old.get(name));
+            validate(field, inner, before, &inner_path(name), false, errors);
         }
     }
 }

@@ -327,28 +327,7 @@ impl Walker<'_> {
         if depth > MAX_DEPTH || !inner.is_object() {
             return;
         }
-        let is_int_or_string = outer["x-kubernetes-int-or-string"] == true;
-        for name in [
-            "type",
-            "title",
-            "description",
-            "default",
-            "nullable",
-            "additionalProperties",
-        ] {
-            let set = inner
-                .get(name)
-                .is_some_and(|value| !value.is_null() && *value != false);
-            if !set || (name == "type" && is_int_or_string) {
-                continue;
-            }
-            let detail = match name {
-                "type" | "title" | "description" => "must be empty to be structural",
-                "nullable" => "must be false to be structural",
-                _ => "must be undefined to be structural",
-            };
-            self.forbid(format!("{path}.{name}"), detail);
-        }
+        self.plain_keywords(inner, outer, path);
         for (name, property) in inner["properties"].as_object().into_iter().flatten() {
             let property_path = format!("{path}.properties[{name}]");
             let peer_path = format!("{outer_path}.properties[{name}]");
@@ -400,6 +379,32 @@ impl Walker<'_> {
             outer_path,
             depth + 1,
         );
+    }
+
+    /// Keywords that may not stand inside of a restriction.
+    fn plain_keywords(&mut self, inner: &Value, outer: &Value, path: &str) {
+        let is_int_or_string = outer["x-kubernetes-int-or-string"] == true;
+        for name in [
+            "type",
+            "title",
+            "description",
+            "default",
+            "nullable",
+            "additionalProperties",
+        ] {
+            let set = inner
+                .get(name)
+                .is_some_and(|value| !value.is_null() && *value != false);
+            if !set || (name == "type" && is_int_or_string) {
+                continue;
+            }
+            let detail = match name {
+                "type" | "title" | "description" => "must be empty to be structural",
+                "nullable" => "must be false to be structural",
+                _ => "must be undefined to be structural",
+            };
+            self.forbid(format!("{path}.{name}"), detail);
+        }
     }
 
     fn metadata(&mut self, metadata: &Value, path: &str) {
