@@ -4,6 +4,7 @@
 //! Pure functions over `serde_json::Value`. It refuses storage, HTTP, the clock and the rules of single kinds.
 
 pub mod catalog;
+mod cel;
 pub mod decode;
 pub mod field_error;
 pub mod managed_fields;

@@ -1,19 +1,20 @@
 //! Structural schemas of custom resources: decoding, pruning, defaulting and validation in upstream's words.
 //!
-//! A schema is compiled once per CRD version. It refuses conversion between versions, storage and validation rules in CEL.
+//! A schema is compiled once per CRD version. It refuses conversion between versions and storage.
 
 mod crd;
 mod default;
 mod format;
 mod lists;
 mod prune;
+mod rules;
 mod schema;
 mod validate;
 
 use serde_json::Value;
 
 use crate::decode::{self, DecodeError, Decoded};
-use crate::field_error::FieldError;
+use crate::field_error::{FieldError, FieldErrorKind};
 use crate::types::{TypeRef, custom_type};
 use schema::Schema;
 
@@ -102,8 +103,31 @@ impl Structural {
         let mut errors = Vec::new();
         validate::validate(&self.root, new, old, "", true, &mut errors);
         lists::validate(&self.root, new, old, "", &mut errors);
+        if self.root.has_rules {
+            if errors.iter().any(blocks_rules) {
+                errors.push(FieldError::invalid(
+                    "<nil>",
+                    Value::Null,
+                    "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+                ));
+            } else {
+                rules::validate(&self.root, new, old, "", &mut errors);
+            }
+        }
         errors
     }
+}
+
+/// Rules are not evaluated over objects of a wrong shape.
+fn blocks_rules(error: &FieldError) -> bool {
+    matches!(
+        error.kind,
+        FieldErrorKind::NotSupported
+            | FieldErrorKind::Required
+            | FieldErrorKind::TooLong
+            | FieldErrorKind::TooMany
+            | FieldErrorKind::TypeInvalid
+    )
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::Value;
 
+use super::rules::{self, Rule};
+
 /// Compiled patterns may take so many bytes.
 const PATTERN_SIZE_LIMIT_BYTES: usize = 1 << 20;
 /// Schemas nested deeper are cut off.
@@ -54,6 +56,9 @@ pub(super) struct Schema {
     pub(super) any_of: Vec<Schema>,
     pub(super) one_of: Vec<Schema>,
     pub(super) not: Option<Box<Schema>>,
+    pub(super) rules: Vec<Rule>,
+    /// Here or anywhere below.
+    pub(super) has_rules: bool,
 }
 
 /// Numeric bounds.
@@ -81,6 +86,17 @@ impl Schema {
         if depth > MAX_DEPTH {
             return Self::default();
         }
+        let mut node = Self::read(schema, depth);
+        let below = node
+            .properties
+            .values()
+            .chain(node.additional.as_deref())
+            .chain(node.items.as_deref());
+        node.has_rules = !node.rules.is_empty() || below.into_iter().any(|inner| inner.has_rules);
+        node
+    }
+
+    fn read(schema: &Value, depth: usize) -> Self {
         let inner = |value: &Value| Self::at(value, depth + 1);
         let list = |name: &str| {
             schema[name]
@@ -136,6 +152,8 @@ impl Schema {
             not: schema["not"]
                 .is_object()
                 .then(|| Box::new(inner(&schema["not"]))),
+            rules: rules::compile(&schema["x-kubernetes-validations"]),
+            has_rules: false,
         }
     }
 

@@ -167,3 +167,47 @@ fn a_recorded_openapi_document_of_a_custom_group_comes_out_equal() {
     }
     assert_eq!(document, wanted);
 }
+
+#[test]
+fn recorded_validation_rules_decide_alike() {
+    let exchanges = golden::scenario("cel");
+    let schema =
+        &exchanges[1]["request"]["body"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let structural = Structural::new(schema);
+    let stored = |exchange: &Value| exchange["response"]["body"].clone();
+    let mut live: Option<Value> = None;
+    let mut wrong = Vec::new();
+    let mut equal = 0;
+    for exchange in &exchanges[3..=26] {
+        let status = exchange["response"]["status"].as_u64().unwrap();
+        let (mut new, old) = match exchange["request"]["method"].as_str().unwrap() {
+            "POST" => (exchange["request"]["body"].clone(), None),
+            _ => {
+                let mut new = live.clone().unwrap();
+                local_schema::patch::merge(&mut new, exchange["request"]["body"].clone());
+                (new, live.clone())
+            }
+        };
+        structural.default(&mut new);
+        let errors = structural.validate(&new, old.as_ref());
+        let found = causes(&errors);
+        if found == recorded(exchange) {
+            equal += 1;
+        } else {
+            wrong.push(format!(
+                "{}: {}\n  instead of {}",
+                exchange["n"],
+                json!(found),
+                json!(recorded(exchange))
+            ));
+        }
+        if status < 300 {
+            live = Some(stored(exchange));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{equal} equal, not equal:\n{}",
+        wrong.join("\n")
+    );
+}

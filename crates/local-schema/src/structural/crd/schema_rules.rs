@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::super::Structural;
 use super::super::schema::compile_pattern;
+use crate::cel::Program;
 use crate::field_error::{FieldError, FieldErrorKind};
 
 /// Keywords that are not supported at all.
@@ -445,6 +446,10 @@ impl Walker<'_> {
             let path = format!("{path}.x-kubernetes-validations[{index}]");
             if rule["rule"].as_str().unwrap_or_default().trim().is_empty() {
                 self.require(format!("{path}.rule"), "rule is not specified");
+            } else if let Err(reason) = Program::parse(rule["rule"].as_str().unwrap_or_default()) {
+                let detail = format!("compilation failed: {reason}");
+                let error = FieldError::invalid(format!("{path}.rule"), rule.clone(), detail);
+                self.errors.push(error.showing(show_rule(rule)));
             }
             if let Some(message) = rule["message"].as_str() {
                 if message.contains(['\n', '\r']) {
@@ -515,6 +520,20 @@ impl Walker<'_> {
             depth + 1,
         );
     }
+}
+
+/// A rule as Go prints its internal struct.
+fn show_rule(rule: &Value) -> String {
+    let text = |name: &str| rule.get(name).cloned().unwrap_or_else(|| "".into());
+    format!(
+        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
+        text("rule"),
+        text("message"),
+        text("messageExpression"),
+        rule["reason"],
+        text("fieldPath"),
+        rule["optionalOldSelf"],
+    )
 }
 
 /// Puts an error found inside of a default where the default stands.
