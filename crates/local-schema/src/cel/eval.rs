@@ -36,40 +36,23 @@ impl<'v> Evaluator<'v> {
         if self.steps > MAX_STEPS {
             return Err("operation cancelled: actual cost limit exceeded".to_string());
         }
-        Ok(match expression {
-            Expression::Null => CelValue::Null,
-            Expression::Bool(value) => CelValue::Bool(*value),
-            Expression::Int(value) => CelValue::Int(*value),
-            Expression::Uint(value) => CelValue::Uint(*value),
-            Expression::Double(value) => CelValue::Double(*value),
-            Expression::Text(value) => CelValue::Text(value.clone()),
-            Expression::Bytes(value) => CelValue::Bytes(value.clone()),
-            Expression::Name(name) => return self.name(name),
-            Expression::List(items) => {
-                let items: Result<Vec<_>, _> = items.iter().map(|item| self.eval(item)).collect();
-                CelValue::List(items?)
-            }
-            Expression::Map(entries) => {
-                let mut map = BTreeMap::new();
-                for (key, value) in entries {
-                    let key = functions::text_of(&self.eval(key)?)?;
-                    map.insert(key, self.eval(value)?);
-                }
-                CelValue::Map(map)
-            }
-            Expression::Not(inner) => CelValue::Bool(!self.truth(inner)?),
+        match expression {
+            Expression::Name(name) => self.name(name),
+            Expression::List(_) | Expression::Map(_) => self.container(expression),
+            Expression::Not(inner) => Ok(CelValue::Bool(!self.truth(inner)?)),
             Expression::Negate(inner) => match self.eval(inner)? {
-                CelValue::Int(value) => {
-                    CelValue::Int(value.checked_neg().ok_or("integer overflow")?)
-                }
-                CelValue::Double(value) => CelValue::Double(-value),
-                _ => return Err(NO_OVERLOAD.to_string()),
+                CelValue::Int(value) => value
+                    .checked_neg()
+                    .map(CelValue::Int)
+                    .ok_or_else(|| "integer overflow".to_string()),
+                CelValue::Double(value) => Ok(CelValue::Double(-value)),
+                _ => Err(NO_OVERLOAD.to_string()),
             },
-            Expression::And(one, other) => return self.logic(one, other, false),
-            Expression::Or(one, other) => return self.logic(one, other, true),
+            Expression::And(one, other) => self.logic(one, other, false),
+            Expression::Or(one, other) => self.logic(one, other, true),
             Expression::Binary(operator, one, other) => {
                 let (one, other) = (self.eval(one)?, self.eval(other)?);
-                return binary(operator, one, other);
+                binary(operator, one, other)
             }
             Expression::Choice(condition, then, otherwise) => {
                 let chosen = if self.truth(condition)? {
@@ -77,11 +60,12 @@ impl<'v> Evaluator<'v> {
                 } else {
                     otherwise
                 };
-                return self.eval(chosen);
+                self.eval(chosen)
             }
             Expression::Has { object, name } => {
-                let object = self.eval(object)?;
-                CelValue::Bool(unwrap(object).is_some_and(|object| object.member(name).is_some()))
+                let object = unwrap(self.eval(object)?);
+                let found = object.is_some_and(|object| object.member(name).is_some());
+                Ok(CelValue::Bool(found))
             }
             Expression::Field {
                 object,
@@ -89,7 +73,7 @@ impl<'v> Evaluator<'v> {
                 optional,
             } => {
                 let object = self.eval(object)?;
-                return field(object, name, *optional);
+                field(object, name, *optional)
             }
             Expression::Index {
                 object,
@@ -97,20 +81,39 @@ impl<'v> Evaluator<'v> {
                 optional,
             } => {
                 let (object, key) = (self.eval(object)?, self.eval(key)?);
-                return index(object, &key, *optional);
+                index(object, &key, *optional)
             }
             Expression::Call { name, arguments } => {
                 let arguments: Result<Vec<_>, _> =
                     arguments.iter().map(|one| self.eval(one)).collect();
-                return functions::call(name, arguments?);
+                functions::call(name, arguments?)
             }
             Expression::Method {
                 object,
                 name,
                 arguments,
-            } => return self.method(object, name, arguments),
-            Expression::Loop(inner) => return self.run_loop(inner),
-        })
+            } => self.method(object, name, arguments),
+            Expression::Loop(inner) => self.run_loop(inner),
+            literal => Ok(literal_value(literal)),
+        }
+    }
+
+    fn container(&mut self, expression: &'v Expression) -> Evaluated<'v> {
+        match expression {
+            Expression::List(items) => {
+                let items: Result<Vec<_>, _> = items.iter().map(|item| self.eval(item)).collect();
+                items.map(CelValue::List)
+            }
+            Expression::Map(entries) => {
+                let mut map = BTreeMap::new();
+                for (key, value) in entries {
+                    let key = functions::text_of(&self.eval(key)?)?;
+                    map.insert(key, self.eval(value)?);
+                }
+                Ok(CelValue::Map(map))
+            }
+            other => self.eval(other),
+        }
     }
 
     fn name(&self, name: &str) -> Evaluated<'v> {
@@ -233,6 +236,18 @@ impl<'v> Evaluator<'v> {
             return Ok(None);
         }
         self.eval(&inner.body).map(Some)
+    }
+}
+
+fn literal_value<'v>(literal: &Expression) -> CelValue<'v> {
+    match literal {
+        Expression::Bool(value) => CelValue::Bool(*value),
+        Expression::Int(value) => CelValue::Int(*value),
+        Expression::Uint(value) => CelValue::Uint(*value),
+        Expression::Double(value) => CelValue::Double(*value),
+        Expression::Text(value) => CelValue::Text(value.clone()),
+        Expression::Bytes(value) => CelValue::Bytes(value.clone()),
+        _ => CelValue::Null,
     }
 }
 
