@@ -19,6 +19,7 @@ use kube::{
     },
 };
 use local_network::{ClusterNetwork, DnsConfig, DnsServer, ServiceProxy, ServiceTable};
+use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Notify, watch},
@@ -108,6 +109,7 @@ impl Gateway {
 
     /// Runs until shutdown. Connections end with it; nothing is left in the kernel.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), GatewayError> {
+        raise_open_file_limit();
         let stop = shutdown.child_token();
         let _stops_all = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
@@ -210,6 +212,20 @@ impl Gateway {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Each balanced connection is two open files, and the usual soft limit of 1024 is meant for programs that use `select`.
+fn raise_open_file_limit() {
+    let raised = getrlimit(Limit::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Limit::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised; many clients at once may be refused");
     }
 }
 

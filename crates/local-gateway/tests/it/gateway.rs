@@ -41,6 +41,13 @@ impl Cluster {
         Self::start_with(Self::unique_id(), FakeApi::new(), client).await
     }
 
+    /// Only the network, for tests that balance themselves.
+    pub(crate) async fn without_gateway() -> Self {
+        let mut cluster = Self::new().await;
+        cluster.stop().await;
+        cluster
+    }
+
     pub(crate) fn network(&self) -> &ClusterNetwork {
         &self.network
     }
@@ -179,14 +186,19 @@ fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'st
     thread.join().unwrap()
 }
 
-/// A web server in a pod that says which pod it is, and closes the connection.
-pub(crate) fn serve(pod: &PodNetwork) {
-    let (ip, name) = (pod.ip, pod.name.clone());
+/// Listens inside a pod.
+pub(crate) fn listen_in(pod: &PodNetwork) -> TcpListener {
+    let ip = pod.ip;
     let listener = inside(&pod.netns_path, move || {
         StdListener::bind((ip, 8080)).unwrap()
     });
     listener.set_nonblocking(true).unwrap();
-    let listener = TcpListener::from_std(listener).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
+/// A web server in a pod that says which pod it is, and closes the connection.
+pub(crate) fn serve(pod: &PodNetwork) {
+    let (listener, name) = (listen_in(pod), pod.name.clone());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let name = name.clone();
