@@ -72,17 +72,13 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
     metadata::prepare_new(served, &mut object, call.now);
     schema::prepare_new(served, &mut object);
     served.rules.prepare_for_create(&mut object);
-    if !metadata::generation_follows(served) {
-        // Kinds without generations keep what the client sent, as upstream does.
-    }
-    let reserved = admission::allocate(call, &mut object, None, options.dry_run)?;
+    let _reserved = admission::allocate(call, &mut object, None)?;
     let mut errors = metadata::validate_new(served, &object);
     errors.extend(schema::validate(served, &object, None));
     for warning in served.rules.warnings(&object, None) {
         call.warn(warning);
     }
     if !errors.is_empty() {
-        reserved.release(call);
         return Err(ApiError::invalid(
             &served.group,
             &served.kind,
@@ -91,11 +87,9 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
         ));
     }
     if let Err(error) = admission::validate(&mut attributes, &object, None).await {
-        reserved.release(call);
         return Err(error);
     }
     if options.dry_run {
-        reserved.release(call);
         if call
             .core
             .store
@@ -116,7 +110,6 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
             payload: Payload::Stored(stored),
         }),
         Err(error) => {
-            reserved.release(call);
             Err(error)
         }
     }
