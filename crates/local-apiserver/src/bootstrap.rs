@@ -20,7 +20,8 @@ const CONTROL_PORT: u16 = 6443;
 /// Creates what is missing.
 pub async fn run(core: &Arc<Core>, services: Ipv4Addr) -> Result<(), StartError> {
     for name in NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(core, "/api/v1/namespaces", name, &namespace).await?;
     }
     let address = Ipv4Addr::from_bits(services.to_bits() + 1).to_string();
@@ -34,7 +35,13 @@ pub async fn run(core: &Arc<Core>, services: Ipv4Addr) -> Result<(), StartError>
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": CONTROL_PORT}],
         },
     });
-    ensure(core, "/api/v1/namespaces/default/services", "kubernetes", &service).await?;
+    ensure(
+        core,
+        "/api/v1/namespaces/default/services",
+        "kubernetes",
+        &service,
+    )
+    .await?;
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
@@ -42,13 +49,25 @@ pub async fn run(core: &Arc<Core>, services: Ipv4Addr) -> Result<(), StartError>
         "ports": [{"name": "https", "port": CONTROL_PORT, "protocol": "TCP"}],
         "endpoints": [{"addresses": [CONTROL_ADDRESS], "conditions": {"ready": true}}],
     });
-    ensure(core, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", "kubernetes", &slice).await?;
+    ensure(
+        core,
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        "kubernetes",
+        &slice,
+    )
+    .await?;
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": [{"addresses": [{"ip": CONTROL_ADDRESS}], "ports": [{"name": "https", "port": CONTROL_PORT, "protocol": "TCP"}]}],
     });
-    ensure(core, "/api/v1/namespaces/default/endpoints", "kubernetes", &endpoints).await
+    ensure(
+        core,
+        "/api/v1/namespaces/default/endpoints",
+        "kubernetes",
+        &endpoints,
+    )
+    .await
 }
 
 /// Creates one object unless it is there.
@@ -75,7 +94,10 @@ pub async fn ensure(
     );
     let response = dispatch::handle(core.clone(), user, request).await;
     // After a restart the object is there, and a Service's own address is taken by itself.
-    if response.status().is_success() || response.status() == http::StatusCode::CONFLICT || exists(core, collection, name) {
+    if response.status().is_success()
+        || response.status() == http::StatusCode::CONFLICT
+        || exists(core, collection, name)
+    {
         return Ok(());
     }
     let bytes = response
@@ -93,5 +115,9 @@ fn exists(core: &Core, collection: &str, name: &str) -> bool {
     };
     let catalog = core.catalogs.now();
     let resource = catalog.resource(&path.group, &path.plural);
-    resource.is_some_and(|resource| core.store.get(&resource.storage_id, &resource.key(&path.namespace, name)).is_some())
+    resource.is_some_and(|resource| {
+        core.store
+            .get(&resource.storage_id, &resource.key(&path.namespace, name))
+            .is_some()
+    })
 }

@@ -76,7 +76,11 @@ pub async fn delete(attributes: &mut Attributes<'_>, old: &Value) -> ApiResult<(
 }
 
 /// Allocates what a Service needs; what was given is held until the answer is dropped.
-pub fn allocate(call: &Call, object: &mut Value, old: Option<&Value>) -> ApiResult<Option<Reserved>> {
+pub fn allocate(
+    call: &Call,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> ApiResult<Option<Reserved>> {
     if call.served.storage_id.as_ref() != "services" || !matches!(call.subresource.as_str(), "") {
         return Ok(None);
     }

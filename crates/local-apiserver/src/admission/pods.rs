@@ -21,13 +21,18 @@ pub(super) async fn await_account(attributes: &Attributes<'_>, pod: &Value) {
     let call = attributes.call;
     let key = format!("{}/{}", call.namespace, account_name(pod));
     let deadline = tokio::time::Instant::now() + ACCOUNT_WAIT;
-    while call.core.store.get("serviceaccounts", &key).is_none() && tokio::time::Instant::now() < deadline {
+    while call.core.store.get("serviceaccounts", &key).is_none()
+        && tokio::time::Instant::now() < deadline
+    {
         tokio::time::sleep(ACCOUNT_LOOK).await;
     }
 }
 
 fn account_name(pod: &Value) -> &str {
-    match pod["spec"]["serviceAccountName"].as_str().unwrap_or_default() {
+    match pod["spec"]["serviceAccountName"]
+        .as_str()
+        .unwrap_or_default()
+    {
         "" => "default",
         name => name,
     }
@@ -50,7 +55,10 @@ fn account(attributes: &Attributes<'_>, pod: &mut Value) -> ApiResult<()> {
         return Ok(());
     }
     let name = account_name(pod).to_string();
-    let found = call.core.store.get("serviceaccounts", &format!("{}/{name}", call.namespace));
+    let found = call
+        .core
+        .store
+        .get("serviceaccounts", &format!("{}/{name}", call.namespace));
     let Some(account) = found else {
         // The default account is made by a controller, which not every user of this crate runs.
         if name == "default" {
@@ -68,13 +76,19 @@ fn account(attributes: &Attributes<'_>, pod: &mut Value) -> ApiResult<()> {
     spec["serviceAccount"] = name.into();
     let mount = match spec["automountServiceAccountToken"].as_bool() {
         Some(wanted) => wanted,
-        None => account["automountServiceAccountToken"].as_bool().unwrap_or(true),
+        None => account["automountServiceAccountToken"]
+            .as_bool()
+            .unwrap_or(true),
     };
     if mount {
         mount_token(spec);
     }
-    let secrets = account["imagePullSecrets"].as_array().filter(|list| !list.is_empty());
-    if spec["imagePullSecrets"].as_array().is_none_or(|list| list.is_empty())
+    let secrets = account["imagePullSecrets"]
+        .as_array()
+        .filter(|list| !list.is_empty());
+    if spec["imagePullSecrets"]
+        .as_array()
+        .is_none_or(|list| list.is_empty())
         && let Some(secrets) = secrets
     {
         spec["imagePullSecrets"] = json!(secrets);
@@ -85,7 +99,9 @@ fn account(attributes: &Attributes<'_>, pod: &mut Value) -> ApiResult<()> {
 /// One projected volume, mounted into every container that has nothing at the path.
 fn mount_token(spec: &mut Value) {
     let mut random = rand::rng();
-    let suffix: String = (0..5).map(|_| LETTERS[random.random_range(0..LETTERS.len())] as char).collect();
+    let suffix: String = (0..5)
+        .map(|_| LETTERS[random.random_range(0..LETTERS.len())] as char)
+        .collect();
     let name = format!("{VOLUME_PREFIX}{suffix}");
     let mut mounted = false;
     for field in ["initContainers", "containers"] {
@@ -118,7 +134,10 @@ fn mount_token(spec: &mut Value) {
 }
 
 fn tolerations(spec: &mut Value) {
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
         let list = spec["tolerations"].as_array();
         let tolerated = list.into_iter().flatten().any(|one| {
             let effect = one["effect"].as_str().unwrap_or_default();
@@ -162,21 +181,37 @@ fn class(core: &Core, name: &str) -> Option<Class> {
 
 fn of(tree: &Value) -> Class {
     Class {
-        name: tree["metadata"]["name"].as_str().unwrap_or_default().to_string(),
+        name: tree["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_string(),
         value: tree["value"].as_i64().unwrap_or(0),
-        preemption: tree["preemptionPolicy"].as_str().unwrap_or("PreemptLowerPriority").to_string(),
+        preemption: tree["preemptionPolicy"]
+            .as_str()
+            .unwrap_or("PreemptLowerPriority")
+            .to_string(),
     }
 }
 
 fn global_default(core: &Core) -> Option<Class> {
-    let classes = core.store.list("priorityclasses.scheduling.k8s.io", "").objects;
-    let defaults = classes.iter().filter(|(_, one)| one.tree["globalDefault"] == true);
-    defaults.map(|(_, one)| of(&one.tree)).min_by_key(|one| one.value)
+    let classes = core
+        .store
+        .list("priorityclasses.scheduling.k8s.io", "")
+        .objects;
+    let defaults = classes
+        .iter()
+        .filter(|(_, one)| one.tree["globalDefault"] == true);
+    defaults
+        .map(|(_, one)| of(&one.tree))
+        .min_by_key(|one| one.value)
 }
 
 fn priority(attributes: &Attributes<'_>, spec: &mut Value) -> ApiResult<()> {
     let core = &attributes.call.core;
-    let wanted = spec["priorityClassName"].as_str().unwrap_or_default().to_string();
+    let wanted = spec["priorityClassName"]
+        .as_str()
+        .unwrap_or_default()
+        .to_string();
     let refused = |why: String| Err(ApiError::forbidden("", "pods", attributes.name, &why));
     let found = if wanted.is_empty() {
         global_default(core)
@@ -187,8 +222,8 @@ fn priority(attributes: &Attributes<'_>, spec: &mut Value) -> ApiResult<()> {
         }
     };
     let (value, preemption) = match &found {
-        Some(class) => (class.value, class.preemption.as_str()),
-        None => (0, "PreemptLowerPriority"),
+        Some(class) => (class.value, class.preemption.clone()),
+        None => (0, "PreemptLowerPriority".to_string()),
     };
     if let Some(given) = spec["priority"].as_i64().filter(|given| *given != value) {
         return refused(format!(
@@ -199,12 +234,11 @@ fn priority(attributes: &Attributes<'_>, spec: &mut Value) -> ApiResult<()> {
         spec["priorityClassName"] = class.name.into();
     }
     let given = spec["preemptionPolicy"].as_str().map(str::to_string);
-    if let Some(given) = given.filter(|given| given != preemption) {
+    if let Some(given) = given.filter(|given| *given != preemption) {
         return refused(format!(
             "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {preemption} from the given PriorityClass name"
         ));
     }
-    let preemption = preemption.to_string();
     spec["priority"] = value.into();
     spec["preemptionPolicy"] = preemption.into();
     Ok(())

@@ -57,11 +57,14 @@ impl Allocator {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(|poison| poison.into_inner())
+        self.pending
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner())
     }
 
     fn size(&self) -> u32 {
-        1u32.checked_shl(32 - u32::from(self.prefix)).unwrap_or(u32::MAX)
+        1u32.checked_shl(32 - u32::from(self.prefix))
+            .unwrap_or(u32::MAX)
     }
 
     fn contains(&self, address: Ipv4Addr) -> bool {
@@ -84,7 +87,8 @@ impl Allocator {
 
 fn strings(list: &Value) -> Vec<String> {
     let list = list.as_array().into_iter().flatten();
-    list.filter_map(|one| one.as_str().map(str::to_string)).collect()
+    list.filter_map(|one| one.as_str().map(str::to_string))
+        .collect()
 }
 
 /// Addresses and ports of all stored Services but one.
@@ -96,7 +100,8 @@ fn used(core: &Core, except: &str) -> Pending {
         }
         let spec = &service.tree["spec"];
         used.addresses.extend(strings(&spec["clusterIPs"]));
-        used.addresses.extend(spec["clusterIP"].as_str().map(str::to_string));
+        used.addresses
+            .extend(spec["clusterIP"].as_str().map(str::to_string));
         used.ports.extend(spec["healthCheckNodePort"].as_u64());
         for port in spec["ports"].as_array().into_iter().flatten() {
             used.ports.extend(port["nodePort"].as_u64());
@@ -106,9 +111,16 @@ fn used(core: &Core, except: &str) -> Pending {
 }
 
 /// Gives a Service what its type needs.
-pub fn allocate(call: &Call, service: &mut Value, old: Option<&Value>) -> ApiResult<Option<Reserved>> {
+pub fn allocate(
+    call: &Call,
+    service: &mut Value,
+    old: Option<&Value>,
+) -> ApiResult<Option<Reserved>> {
     let allocator = call.core.allocator.clone();
-    let name = service["metadata"]["name"].as_str().unwrap_or_default().to_string();
+    let name = service["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_string();
     let mut used = used(&call.core, &format!("{}/{name}", call.namespace));
     let mut pending = allocator.lock();
     used.addresses.extend(pending.addresses.iter().cloned());
@@ -119,12 +131,29 @@ pub fn allocate(call: &Call, service: &mut Value, old: Option<&Value>) -> ApiRes
         ports: Vec::new(),
     };
     let mut errors = Vec::new();
-    let kind = service["spec"]["type"].as_str().unwrap_or("ClusterIP").to_string();
+    let kind = service["spec"]["type"]
+        .as_str()
+        .unwrap_or("ClusterIP")
+        .to_string();
     if kind != "ExternalName" {
-        address(&allocator, &mut service["spec"], old, &used, &mut reserved, &mut errors);
+        address(
+            &allocator,
+            &mut service["spec"],
+            old,
+            &used,
+            &mut reserved,
+            &mut errors,
+        );
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-        ports(&kind, &mut service["spec"], old, &mut used, &mut reserved, &mut errors);
+        ports(
+            &kind,
+            &mut service["spec"],
+            old,
+            &mut used,
+            &mut reserved,
+            &mut errors,
+        );
     }
     pending.addresses.extend(reserved.addresses.iter().cloned());
     pending.ports.extend(reserved.ports.iter().copied());
@@ -154,7 +183,11 @@ fn address(
     };
     if given == "None" {
         spec["clusterIPs"] = json!(["None"]);
-        if spec["selector"].as_object().is_some_and(|map| !map.is_empty()) || spec["ipFamilies"].is_array() {
+        if spec["selector"]
+            .as_object()
+            .is_some_and(|map| !map.is_empty())
+            || spec["ipFamilies"].is_array()
+        {
             single(spec);
         } else {
             if !spec["ipFamilies"].is_array() {
@@ -166,7 +199,8 @@ fn address(
         }
         return;
     }
-    let kept = old.is_some_and(|old| old["spec"]["clusterIP"] == given.as_str()) && !given.is_empty();
+    let kept =
+        old.is_some_and(|old| old["spec"]["clusterIP"] == given.as_str()) && !given.is_empty();
     if kept {
         single(spec);
         return;
@@ -175,7 +209,12 @@ fn address(
         match allocator.free(&used.addresses) {
             Some(free) => free,
             None => {
-                errors.push(FieldError::new(local_schema::FieldErrorKind::Internal, "spec.clusterIPs", Value::Null, "failed to allocate a serviceIP: range is full"));
+                errors.push(FieldError::new(
+                    local_schema::FieldErrorKind::Internal,
+                    "spec.clusterIPs",
+                    Value::Null,
+                    "failed to allocate a serviceIP: range is full",
+                ));
                 return;
             }
         }
@@ -193,7 +232,11 @@ fn address(
         };
         if let Some(why) = refusal {
             let detail = format!("failed to allocate IP {given}: {why}");
-            errors.push(FieldError::invalid("spec.clusterIPs", json!([given]), detail));
+            errors.push(FieldError::invalid(
+                "spec.clusterIPs",
+                json!([given]),
+                detail,
+            ));
             return;
         }
         given
@@ -207,7 +250,9 @@ fn address(
 fn free_port(used: &HashSet<u64>) -> Option<u64> {
     let span = NODE_PORTS.end() - NODE_PORTS.start() + 1;
     let start = rand::rng().random_range(0..span);
-    (0..span).map(|step| NODE_PORTS.start() + (start + step) % span).find(|port| !used.contains(port))
+    (0..span)
+        .map(|step| NODE_PORTS.start() + (start + step) % span)
+        .find(|port| !used.contains(port))
 }
 
 fn ports(
@@ -229,15 +274,28 @@ fn ports(
         used.ports.insert(port);
         reserved.ports.push(port);
     };
-    for (index, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    for (index, port) in spec["ports"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         let given = port["nodePort"].as_u64().unwrap_or(0);
         if given != 0 {
             let path = format!("spec.ports[{index}].nodePort");
             if !NODE_PORTS.contains(&given) {
-                let detail = format!("provided port is not in the valid range. The range of valid ports is {}-{}", NODE_PORTS.start(), NODE_PORTS.end());
+                let detail = format!(
+                    "provided port is not in the valid range. The range of valid ports is {}-{}",
+                    NODE_PORTS.start(),
+                    NODE_PORTS.end()
+                );
                 errors.push(FieldError::invalid(path, given, detail));
             } else if used.ports.contains(&given) && !held.contains(&given) {
-                errors.push(FieldError::invalid(path, given, "provided port is already allocated"));
+                errors.push(FieldError::invalid(
+                    path,
+                    given,
+                    "provided port is already allocated",
+                ));
             } else {
                 take(given, used);
             }

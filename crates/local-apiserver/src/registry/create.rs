@@ -86,9 +86,7 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
             &errors,
         ));
     }
-    if let Err(error) = admission::validate(&mut attributes, &object, None).await {
-        return Err(error);
-    }
+    admission::validate(&mut attributes, &object, None).await?;
     if options.dry_run {
         if call
             .core
@@ -109,9 +107,7 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
             status: 201,
             payload: Payload::Stored(stored),
         }),
-        Err(error) => {
-            Err(error)
-        }
+        Err(error) => Err(error),
     }
 }
 

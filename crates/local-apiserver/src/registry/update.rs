@@ -159,9 +159,7 @@ async fn attempt(
             Ok(Reply::stored(stored))
         }
         Err(WriteError::Unavailable(why)) => Err(ApiError::unavailable(why).into()),
-        Err(_) => {
-            Err(Failure::Raced)
-        }
+        Err(_) => Err(Failure::Raced),
     }
 }
 
