@@ -29,7 +29,7 @@ impl Running {
 
     pub(crate) async fn with_dialer(backends: &[local_network::Backend], dialer: Dialer) -> Self {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-        let balancer = HttpBalancer::new("default/shop:80", dialer, abort.clone());
+        let balancer = HttpBalancer::new("default/shop:80", dialer, abort.clone(), None);
         balancer.update(backends);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use local_gateway::{Gateway, GatewayConfig, GatewayError, Reports, SUBSTITUTE_PORTS_ANNOTATION};
+use local_gateway::{
+    FIRST_REQUEST_REASON, Gateway, GatewayConfig, GatewayError, Reports,
+    SUBSTITUTE_PORTS_ANNOTATION,
+};
 use local_network::{ClusterNetwork, DnsConfig, NetworkConfig, PodNetwork, SocketFactory};
 use serde_json::{Value, json};
 use tokio::{
@@ -287,6 +290,17 @@ async fn a_load_balancer_serves_ready_pods_by_request_and_by_connection() {
         "{:?}",
         cluster.api.events()
     );
+    for pod in ["pod-10.30.1.1", "pod-10.30.1.2"] {
+        let told = || {
+            cluster
+                .api
+                .events_of(pod)
+                .iter()
+                .any(|reason| reason == FIRST_REQUEST_REASON)
+                .then_some(())
+        };
+        cluster.eventually(told).await;
+    }
     assert!(
         !cluster
             .api
