@@ -2,6 +2,7 @@
 //! and small readers of objects. Refuses any decision that belongs to one controller.
 
 pub mod cache;
+pub mod catalog;
 pub mod cluster;
 pub mod expectations;
 pub mod objects;

@@ -3,4 +3,3 @@
 #![allow(clippy::unwrap_used)] // helpers of tests count as tests
 
 mod admission;
-mod elastic_workload;

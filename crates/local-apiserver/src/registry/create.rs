@@ -72,13 +72,17 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
     metadata::prepare_new(served, &mut object, call.now);
     schema::prepare_new(served, &mut object);
     served.rules.prepare_for_create(&mut object);
-    let _reserved = admission::allocate(call, &mut object, None)?;
+    if !metadata::generation_follows(served) {
+        // Kinds without generations keep what the client sent, as upstream does.
+    }
+    let reserved = admission::allocate(call, &mut object, None, options.dry_run)?;
     let mut errors = metadata::validate_new(served, &object);
     errors.extend(schema::validate(served, &object, None));
     for warning in served.rules.warnings(&object, None) {
         call.warn(warning);
     }
     if !errors.is_empty() {
+        reserved.release(call);
         return Err(ApiError::invalid(
             &served.group,
             &served.kind,
@@ -86,8 +90,12 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
             &errors,
         ));
     }
-    admission::validate(&mut attributes, &object, None).await?;
+    if let Err(error) = admission::validate(&mut attributes, &object, None).await {
+        reserved.release(call);
+        return Err(error);
+    }
     if options.dry_run {
+        reserved.release(call);
         if call
             .core
             .store
@@ -107,7 +115,10 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
             status: 201,
             payload: Payload::Stored(stored),
         }),
-        Err(error) => Err(error),
+        Err(error) => {
+            reserved.release(call);
+            Err(error)
+        }
     }
 }
 

@@ -114,7 +114,7 @@ fn admit(
     note_rounding(&mut group, now);
     group.refresh_conditions(now);
     state.groups.insert(id.clone(), group);
-    state.mark_urgent(&id);
+    state.mark_group(&id);
     if let Some(token) = token {
         token.remember(&mut state, &id, now);
     }

@@ -8,7 +8,6 @@ mod durability;
 mod exec;
 mod gateway;
 mod lifecycle;
-mod real;
 mod scale;
 mod sdk;
 mod support;

@@ -22,7 +22,7 @@ pub struct TestCloud {
     pub cloud: LocalCloud,
     pub client: EciClient,
     /// Lives as long as the cloud.
-    _directory: Option<TempDir>,
+    _directory: TempDir,
 }
 
 pub fn credentials() -> Credentials {
@@ -64,7 +64,7 @@ pub async fn start_with(
     TestCloud {
         cloud,
         client,
-        _directory: Some(directory),
+        _directory: directory,
     }
 }
 
@@ -100,14 +100,6 @@ pub fn ending(name: &str, policy: &str, exit: &str) -> CreateContainerGroupReque
 }
 
 impl TestCloud {
-    pub fn new(cloud: LocalCloud, client: EciClient) -> Self {
-        Self {
-            cloud,
-            client,
-            _directory: None,
-        }
-    }
-
     pub async fn create(&self, request: &CreateContainerGroupRequest) -> String {
         self.client.call(request).await.unwrap().container_group_id
     }

@@ -11,10 +11,12 @@ use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cache::{Cache, Indexed};
+use super::catalog::{self, Catalog};
 use super::recorder::EventRecorder;
 
 type Slot<K> = OnceLock<Arc<Cache<K>>>;
@@ -31,6 +33,7 @@ struct Stores {
     namespaces: Slot<Namespace>,
     leases: Slot<Lease>,
     autoscalers: Slot<HorizontalPodAutoscaler>,
+    catalog: OnceLock<watch::Receiver<Arc<Catalog>>>,
 }
 
 struct Inner {
@@ -142,6 +145,20 @@ impl Cluster {
                 .leases
                 .get_or_init(|| self.start_cache(api, watcher::Config::default())),
         )
+    }
+
+    /// What the API server serves; empty until it was asked.
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        let start = || {
+            let (sender, receiver) = watch::channel(Arc::new(Catalog::default()));
+            self.spawn(catalog::follow(
+                self.client().clone(),
+                sender,
+                self.shutdown().clone(),
+            ));
+            receiver
+        };
+        self.0.stores.catalog.get_or_init(start).clone()
     }
 
     /// Starts a store of its own over part of a kind.

@@ -41,7 +41,6 @@ const ROW: KindRow = KindRow {
     subresources: &[],
     stored_under: None,
     storage_version_hash: "",
-    deprecation: "",
     rules: &Plain,
 };
 

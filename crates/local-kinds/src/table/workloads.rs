@@ -76,7 +76,6 @@ pub const AUTOSCALING: &[KindRow] = &[KindRow {
     categories: &["all"],
     subresources: &[status("HorizontalPodAutoscaler")],
     storage_version_hash: "qwQve8ut294=",
-    rules: &crate::autoscaling::AutoscalerRules,
     ..ROW
 }];
 

@@ -82,12 +82,10 @@ impl Pull<'_> {
         });
         self.progress
             .begin(layers.len(), layers.len() - count, bytes);
-        // Collected, because a stream over the closure itself is not `Send` for every caller.
-        let work: Vec<_> = layers
+        let work = layers
             .iter()
             .zip(wanted)
-            .map(|(layer, digest)| self.layer(layer, digest))
-            .collect();
+            .map(|(layer, digest)| self.layer(layer, digest));
         let prepared: Vec<PreparedLayer> = futures::stream::iter(work)
             .buffered(PARALLEL_LAYERS)
             .try_collect()

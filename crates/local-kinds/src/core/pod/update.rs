@@ -141,6 +141,10 @@ pub fn check_status(new: &Value, old: &Value) -> Vec<FieldError> {
 
 /// Leaves of `new` only what the subresource is for.
 pub fn keep_but(subresource: &str, new: &mut Value, old: &Value) {
+    if subresource == "binding" {
+        // The registry itself sets the node and its condition.
+        return;
+    }
     let sent = new["spec"].clone();
     restore(new, old, "status");
     restore(new, old, "spec");
@@ -162,6 +166,9 @@ pub fn keep_but(subresource: &str, new: &mut Value, old: &Value) {
 
 /// A write through `/ephemeralcontainers` or `/resize`.
 pub fn check_subresource(subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    if subresource == "binding" {
+        return Vec::new();
+    }
     let mut errors = spec::check(&new["spec"], "spec");
     if subresource == "ephemeralcontainers" {
         let path = "spec.ephemeralContainers";

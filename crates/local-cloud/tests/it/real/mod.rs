@@ -1,5 +1,0 @@
-//! The backend over real containers. Needs root and Debian's `busybox-static`.
-
-mod life;
-mod restart;
-mod world;

@@ -1,0 +1,9 @@
+//! The controllers against the embedded API server, with a stand-in for the kubelets.
+
+// Helpers outside of test functions may fail the test as bluntly as the tests do.
+#![allow(clippy::unwrap_used)]
+
+mod burst;
+mod kubelet;
+mod workloads;
+mod world;
