@@ -8,18 +8,66 @@ use crate::server::StartError;
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
+/// Where the listener inside the cluster is.
+const CONTROL_ADDRESS: &str = "10.10.0.1";
+const CONTROL_PORT: u16 = 6443;
+
 /// Creates what is missing.
-pub async fn run(core: &Arc<Core>) -> Result<(), StartError> {
+pub async fn run(core: &Arc<Core>, services: Ipv4Addr) -> Result<(), StartError> {
     for name in NAMESPACES {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(core, "/api/v1/namespaces", name, &namespace).await?;
     }
-    Ok(())
+    let address = Ipv4Addr::from_bits(services.to_bits() + 1).to_string();
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "labels": labels},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": CONTROL_PORT}],
+        },
+    });
+    ensure(
+        core,
+        "/api/v1/namespaces/default/services",
+        "kubernetes",
+        &service,
+    )
+    .await?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "https", "port": CONTROL_PORT, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [CONTROL_ADDRESS], "conditions": {"ready": true}}],
+    });
+    ensure(
+        core,
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        "kubernetes",
+        &slice,
+    )
+    .await?;
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": CONTROL_ADDRESS}], "ports": [{"name": "https", "port": CONTROL_PORT, "protocol": "TCP"}]}],
+    });
+    ensure(
+        core,
+        "/api/v1/namespaces/default/endpoints",
+        "kubernetes",
+        &endpoints,
+    )
+    .await
 }
 
 /// Creates one object unless it is there.
@@ -45,7 +93,11 @@ pub async fn ensure(
         &["system:masters", "system:authenticated"],
     );
     let response = dispatch::handle(core.clone(), user, request).await;
-    if response.status().is_success() || response.status() == http::StatusCode::CONFLICT {
+    // After a restart the object is there, and a Service's own address is taken by itself.
+    if response.status().is_success()
+        || response.status() == http::StatusCode::CONFLICT
+        || exists(core, collection, name)
+    {
         return Ok(());
     }
     let bytes = response
@@ -55,4 +107,17 @@ pub async fn ensure(
         .map(|body| body.to_bytes())
         .unwrap_or_default();
     Err(failed(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn exists(core: &Core, collection: &str, name: &str) -> bool {
+    let crate::http::path::Route::Resource(path) = crate::http::path::parse(collection) else {
+        return false;
+    };
+    let catalog = core.catalogs.now();
+    let resource = catalog.resource(&path.group, &path.plural);
+    resource.is_some_and(|resource| {
+        core.store
+            .get(&resource.storage_id, &resource.key(&path.namespace, name))
+            .is_some()
+    })
 }

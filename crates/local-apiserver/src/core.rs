@@ -1,5 +1,6 @@
 //! What every request shares.
 
+use crate::admission::Allocator;
 use crate::auth::User;
 use crate::auth::pki::Pki;
 use crate::auth::token::Tokens;
@@ -32,6 +33,8 @@ pub struct Core {
     pub advertise: String,
     /// Made at the first use.
     pub kubelet_tls: OnceLock<Arc<rustls::ClientConfig>>,
+    /// Addresses and ports of Services.
+    pub allocator: Arc<Allocator>,
     /// OpenAPI v3.
     pub documents: Documents,
 }

@@ -1,5 +1,6 @@
 //! The server as others use it.
 
+use crate::admission::Allocator;
 use crate::auth::User;
 use crate::auth::pki::{Pki, PkiError};
 use crate::auth::token::Tokens;
@@ -146,9 +147,10 @@ impl ApiServer {
             advertise: config.advertise.clone(),
             kubelet_tls: Default::default(),
             documents: Default::default(),
+            allocator: Arc::new(Allocator::new(config.service_cidr.0, config.service_cidr.1)),
         });
         crd::controller::refresh(&core);
-        bootstrap::run(&core).await?;
+        bootstrap::run(&core, config.service_cidr.0).await?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(crd::controller::run(core.clone(), stop.clone()));
         Ok(Self {
@@ -213,6 +215,11 @@ impl ApiServer {
     ) -> Result<(String, String), PkiError> {
         let pair = self.core.pki.issue_client(common_name, organizations)?;
         Ok((pair.certificate_pem, pair.key_pem))
+    }
+
+    /// Forgets the history of all changes, as an etcd compaction does (watches from older revisions get 410).
+    pub fn compact(&self) {
+        self.core.store.compact();
     }
 
     /// Stops; everything acknowledged stays.

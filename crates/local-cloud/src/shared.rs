@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,8 @@ use tokio_util::task::TaskTracker;
 const LONGEST_WRITE: Duration = Duration::from_secs(10);
 /// The pause after a write that failed.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
+/// How long changes that nobody waits for are gathered.
+const GATHER: Duration = Duration::from_millis(100);
 /// How often ended groups and old tokens are looked through.
 const BROOM_INTERVAL: Duration = Duration::from_secs(20);
 /// Ended groups beyond the first hour that stay visible.
@@ -98,7 +101,7 @@ impl Shared {
         result
     }
 
-    /// Waits until everything up to this version has survived.
+    /// Waits until everything urgent up to this version has survived.
     pub(crate) async fn durable(&self, version: u64) -> Result<(), StoreFailed> {
         self.wake();
         let mut written = self.written.subscribe();
@@ -111,7 +114,13 @@ impl Shared {
 
     /// The bill, with everything that has happened so far.
     pub(crate) async fn ledger(&self) -> Result<Ledger, StoreFailed> {
-        let version = self.state().version;
+        let version = {
+            let mut state = self.state();
+            state.flush = true;
+            // What was written so far was not necessarily everything.
+            state.version += 1;
+            state.version
+        };
         self.durable(version).await?;
         let store = self.store.clone();
         let rows = tokio::task::spawn_blocking(move || store.ledger()).await;
@@ -125,10 +134,19 @@ impl Shared {
         }
     }
 
-    fn take_batch(&self) -> (Batch, u64) {
+    /// What is to be written now: what somebody waits for, and with `all` the rest as well.
+    fn take_batch(&self, all: bool) -> (Batch, u64) {
         let now = self.now();
         let mut state = self.state();
-        let dirty = std::mem::take(&mut state.dirty_groups);
+        let urgent = std::mem::take(&mut state.urgent_groups);
+        let dirty = if std::mem::take(&mut state.flush) || all {
+            std::mem::take(&mut state.dirty_groups)
+        } else {
+            urgent
+                .into_iter()
+                .filter_map(|id| state.dirty_groups.remove_entry(&id))
+                .collect()
+        };
         let mut batch = Batch {
             tokens: state.dirty_tokens.drain().collect(),
             ..Default::default()
@@ -149,6 +167,10 @@ impl Shared {
         (batch, state.version)
     }
 
+    fn has_unwritten(&self) -> bool {
+        !self.state().dirty_groups.is_empty()
+    }
+
     /// After a failed write: everything is marked again, unless something newer is.
     fn mark_again(&self, batch: Batch) {
         let mut state = self.state();
@@ -164,6 +186,7 @@ impl Shared {
             } else {
                 DirtyGroup::Removed(entry)
             };
+            state.urgent_groups.insert(id.clone());
             state.dirty_groups.entry(id).or_insert(mark);
         }
         for (token, record) in batch.tokens {
@@ -172,18 +195,27 @@ impl Shared {
     }
 }
 
-/// Writes what is marked, until it is told to stop and nothing is marked any more.
+/// Writes what is marked, until it is told to stop and nothing is marked any more. What somebody waits for is
+/// written at once; what merely happened is gathered for a moment first, so that it does not hold those up.
 pub(crate) async fn run_writer(shared: Arc<Shared>) {
+    let mut gathered_since = Instant::now();
     loop {
-        let (batch, version) = shared.take_batch();
-        if batch.groups.is_empty() && batch.tokens.is_empty() {
+        let stopping = shared.stop_writer.is_cancelled();
+        let all = stopping || gathered_since.elapsed() >= GATHER;
+        let (batch, version) = shared.take_batch(all);
+        if all {
+            gathered_since = Instant::now();
+        }
+        if batch.is_empty() {
             shared.written.send_replace(version);
-            if shared.stop_writer.is_cancelled() {
+            if stopping {
                 return;
             }
+            let unwritten = shared.has_unwritten();
             tokio::select! {
                 () = shared.wake_writer.notified() => {}
                 () = shared.stop_writer.cancelled() => {}
+                () = tokio::time::sleep_until(gathered_since + GATHER), if unwritten => {}
             }
             continue;
         }
@@ -196,7 +228,7 @@ pub(crate) async fn run_writer(shared: Arc<Shared>) {
             Ok((Err(error), batch)) => {
                 tracing::error!(%error, "cloud's records cannot be written, trying again");
                 shared.mark_again(batch);
-                if shared.stop_writer.is_cancelled() {
+                if stopping {
                     return;
                 }
                 tokio::time::sleep(WRITE_AGAIN).await;
@@ -247,7 +279,7 @@ pub(crate) fn ask_to_delete(state: &mut State, id: &str) {
         return;
     };
     group.deleting = true;
-    state.mark_group(id);
+    state.mark_urgent(id);
     if let Some(wanted) = state.wanted.get(id) {
         wanted.send_modify(|wanted| wanted.deleting = true);
     }

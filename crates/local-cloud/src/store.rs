@@ -70,6 +70,12 @@ pub(crate) struct Batch {
     pub(crate) ledger: Vec<LedgerEntry>,
 }
 
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.tokens.is_empty() && self.ledger.is_empty()
+    }
+}
+
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub(crate) struct Found {

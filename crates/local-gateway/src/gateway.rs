@@ -18,22 +18,28 @@ use kube::{
         watcher,
     },
 };
-use local_network::{ClusterNetwork, DnsConfig, DnsServer, ServiceProxy, ServiceTable};
+use local_network::{ClusterNetwork, DnsConfig, DnsServer, ServiceKey, ServiceProxy, ServiceTable};
+use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    balancer::{Balancers, Reports, addresses::LoopbackNetwork, port::PortContext, wanted},
+    balancer::{
+        Balancers, Outcome, Reports, addresses::LoopbackNetwork, port::PortContext, wanted,
+    },
+    served::Announcer,
     status::StatusWriter,
     tables,
 };
 
 /// Changes that come within this time are taken up together.
 const COALESCE: Duration = Duration::from_millis(2);
+/// First answers of endpoints that wait to be announced; further ones are not.
+const FIRST_SERVED_WAITING: usize = 1024;
 /// How often a port that could not be opened, or only under another number, is tried again.
 const PORT_RETRY: Duration = Duration::from_secs(10);
 
@@ -108,6 +114,7 @@ impl Gateway {
 
     /// Runs until shutdown. Connections end with it; nothing is left in the kernel.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), GatewayError> {
+        raise_open_file_limit();
         let stop = shutdown.child_token();
         let _stops_all = stop.clone().drop_guard();
         let tasks = TaskTracker::new();
@@ -160,42 +167,18 @@ impl Gateway {
             .map_err(GatewayError::Loopback)?;
         let (table, table_receiver) =
             watch::channel(Arc::new(tables::build(&services, &stores.slices.state())));
-        let sockets = self.network.sockets();
-
-        let address = self.config.dns.listen;
-        let dns = DnsServer::bind(&sockets, self.config.dns.clone(), table_receiver.clone())
-            .map_err(|source| GatewayError::Dns { address, source })
-            .await?;
-        tasks.spawn(dns.run(stop.clone()));
-        tasks
-            .spawn(ServiceProxy::new(sockets.clone(), table_receiver, [address]).run(stop.clone()));
-
+        self.start_inside(table_receiver, tasks, stop).await?;
         let (outcomes, outcomes_receiver) = watch::channel(BTreeMap::new());
-        let writer = StatusWriter {
-            client: self.client.clone(),
-            services: stores.services.clone(),
-            changed: stores.services_changed.clone(),
-            outcomes: outcomes_receiver,
-        };
-        tasks.spawn(writer.run(stop.clone()));
-
-        let context = PortContext {
-            sockets,
-            tasks: tasks.clone(),
-            abort: stop.clone(),
-        };
-        let mut balancers = Balancers::new(loopback, context, self.reports.clone());
+        let mut balancers = self.start_writers(stores, loopback, outcomes_receiver, tasks, stop);
         loop {
             let started = Instant::now();
             let services = stores.services.state();
             let current = Arc::new(tables::build(&services, &stores.slices.state()));
-            replace(&table, &current);
-            let outcome = balancers.follow(&wanted::wanted(&services), &current).await;
-            outcomes.send_if_modified(|known| {
-                let changed = *known != outcome;
-                *known = outcome;
-                changed
-            });
+            replace(&table, current.clone());
+            replace(
+                &outcomes,
+                balancers.follow(&wanted::wanted(&services), &current).await,
+            );
             let period = if balancers.wants_another_try() {
                 PORT_RETRY
             } else {
@@ -211,14 +194,79 @@ impl Gateway {
             }
         }
     }
+
+    /// What works inside the cluster's network: names and service addresses.
+    async fn start_inside(
+        &self,
+        table: watch::Receiver<Arc<ServiceTable>>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(), GatewayError> {
+        let sockets = self.network.sockets();
+        let address = self.config.dns.listen;
+        let dns = DnsServer::bind(&sockets, self.config.dns.clone(), table.clone())
+            .map_err(|source| GatewayError::Dns { address, source })
+            .await?;
+        tasks.spawn(dns.run(stop.clone()));
+        tasks.spawn(ServiceProxy::new(sockets, table, [address]).run(stop.clone()));
+        Ok(())
+    }
+
+    /// The load balancers, and those who tell the API about them.
+    fn start_writers(
+        &self,
+        stores: &Stores,
+        loopback: LoopbackNetwork,
+        outcomes: watch::Receiver<BTreeMap<ServiceKey, Outcome>>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Balancers {
+        let (client, services) = (self.client.clone(), stores.services.clone());
+        let writer = StatusWriter {
+            client,
+            services,
+            changed: stores.services_changed.clone(),
+            outcomes,
+        };
+        tasks.spawn(writer.run(stop.clone()));
+        let (first_served, first_served_receiver) = mpsc::channel(FIRST_SERVED_WAITING);
+        let announcer = Announcer {
+            client: self.client.clone(),
+            slices: stores.slices.clone(),
+        };
+        tasks.spawn(announcer.run(first_served_receiver, stop.clone()));
+        let (sockets, abort) = (self.network.sockets(), stop.clone());
+        let context = PortContext {
+            sockets,
+            tasks: tasks.clone(),
+            abort,
+            first_served,
+        };
+        Balancers::new(loopback, context, self.reports.clone())
+    }
 }
 
-fn replace(table: &watch::Sender<Arc<ServiceTable>>, current: &Arc<ServiceTable>) {
-    table.send_if_modified(|known| {
-        let changed = known != current;
-        *known = current.clone();
+/// Sends a state only when it differs from the last one.
+fn replace<T: PartialEq>(channel: &watch::Sender<T>, current: T) {
+    channel.send_if_modified(|known| {
+        let changed = *known != current;
+        *known = current;
         changed
     });
+}
+
+/// Each balanced connection is two open files, and the usual soft limit of 1024 is meant for programs that use `select`.
+fn raise_open_file_limit() {
+    let raised = getrlimit(Limit::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Limit::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised; many clients at once may be refused");
+    }
 }
 
 /// Keeps a store of all objects of a kind up to date, and wakes those who look at it.

@@ -7,10 +7,12 @@ mod balancer;
 mod dialer;
 mod gateway;
 mod http;
+mod served;
 mod status;
 mod tables;
 
 pub use balancer::{BalancerReport, Reports, wanted::SUBSTITUTE_PORTS_ANNOTATION};
 pub use dialer::Dialer;
 pub use gateway::{Gateway, GatewayConfig, GatewayError, run};
-pub use http::{EndpointReport, HttpBalancer, HttpReport};
+pub use http::{EndpointReport, FirstServed, HttpBalancer, HttpReport};
+pub use served::FIRST_REQUEST_REASON;

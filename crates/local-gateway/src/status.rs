@@ -34,7 +34,7 @@ use crate::{
 
 /// The wait before a failed write is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-const COMPONENT: &str = "springtide-gateway";
+pub(crate) const COMPONENT: &str = "springtide-gateway";
 
 /// Writes statuses, annotations and events.
 pub(crate) struct StatusWriter {

@@ -5,8 +5,11 @@
 //! It refuses storage, HTTP, the clock (given as `now`) and anything generic (metadata rules, patches, watches).
 
 mod apps;
+mod autoscaling;
 pub mod check;
 mod core;
+mod endpoint_slice;
+mod lease;
 mod print;
 pub mod rules;
 pub mod table;

@@ -34,6 +34,8 @@ pub struct KindRow {
     pub stored_under: Option<&'static str>,
     /// The hash that unaggregated discovery shows, empty for kinds that are never stored.
     pub storage_version_hash: &'static str,
+    /// A `Warning` on every answer of this resource, reads included; empty for none.
+    pub deprecation: &'static str,
     /// What only this kind does.
     pub rules: &'static dyn KindRules,
 }

@@ -62,7 +62,7 @@ impl EciConfig {
             attempts: 4,
             backoff_start: Duration::from_millis(200),
             backoff_limit: Duration::from_secs(5),
-            max_in_flight: 64,
+            max_in_flight: 256,
             limits: CallLimits::documented(),
         }
     }

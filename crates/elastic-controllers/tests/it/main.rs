@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used)] // helpers of tests count as tests
 
 mod admission;
+mod elastic_workload;

@@ -1,6 +1,10 @@
 //! Admission: what is changed or refused before a write, in upstream's order.
 
 mod builtin;
+mod pods;
+mod services;
+
+pub use services::{Allocator, Reserved};
 
 use crate::registry::context::Call;
 use crate::status::ApiResult;
@@ -47,7 +51,14 @@ pub async fn mutate(
     object: &mut Value,
     old: Option<&Value>,
 ) -> ApiResult<()> {
-    builtin::mutate(attributes, object, old)
+    let new_pod = attributes.call.served.storage_id.as_ref() == "pods"
+        && attributes.operation == Operation::Create;
+    builtin::mutate(attributes, object, old)?;
+    if new_pod {
+        pods::await_account(attributes, object).await;
+        pods::mutate(attributes, object)?;
+    }
+    Ok(())
 }
 
 /// Refuses the finished object or not.
@@ -64,21 +75,14 @@ pub async fn delete(attributes: &mut Attributes<'_>, old: &Value) -> ApiResult<(
     builtin::delete(attributes, old)
 }
 
-/// Addresses and ports taken for a write that may still fail.
-#[derive(Default)]
-pub struct Reserved;
-
-impl Reserved {
-    /// Gives them back.
-    pub fn release(&self, _call: &Call) {}
-}
-
-/// Allocates what a Service needs.
+/// Allocates what a Service needs; what was given is held until the answer is dropped.
 pub fn allocate(
-    _call: &Call,
-    _object: &mut Value,
-    _old: Option<&Value>,
-    _dry_run: bool,
-) -> ApiResult<Reserved> {
-    Ok(Reserved)
+    call: &Call,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> ApiResult<Option<Reserved>> {
+    if call.served.storage_id.as_ref() != "services" || !matches!(call.subresource.as_str(), "") {
+        return Ok(None);
+    }
+    services::allocate(call, object, old)
 }

@@ -72,17 +72,13 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
     metadata::prepare_new(served, &mut object, call.now);
     schema::prepare_new(served, &mut object);
     served.rules.prepare_for_create(&mut object);
-    if !metadata::generation_follows(served) {
-        // Kinds without generations keep what the client sent, as upstream does.
-    }
-    let reserved = admission::allocate(call, &mut object, None, options.dry_run)?;
+    let _reserved = admission::allocate(call, &mut object, None)?;
     let mut errors = metadata::validate_new(served, &object);
     errors.extend(schema::validate(served, &object, None));
     for warning in served.rules.warnings(&object, None) {
         call.warn(warning);
     }
     if !errors.is_empty() {
-        reserved.release(call);
         return Err(ApiError::invalid(
             &served.group,
             &served.kind,
@@ -90,12 +86,8 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
             &errors,
         ));
     }
-    if let Err(error) = admission::validate(&mut attributes, &object, None).await {
-        reserved.release(call);
-        return Err(error);
-    }
+    admission::validate(&mut attributes, &object, None).await?;
     if options.dry_run {
-        reserved.release(call);
         if call
             .core
             .store
@@ -115,10 +107,7 @@ async fn create_once(call: &Call, options: &WriteOptions, mut object: Value) -> 
             status: 201,
             payload: Payload::Stored(stored),
         }),
-        Err(error) => {
-            reserved.release(call);
-            Err(error)
-        }
+        Err(error) => Err(error),
     }
 }
 

@@ -124,13 +124,12 @@ async fn attempt(
     admission::mutate(&mut attributes, &mut new, Some(&old.tree)).await?;
     check_revision(call, &new, old)?;
     prepare(call, &mut new, &old.tree);
-    let reserved = admission::allocate(call, &mut new, Some(&old.tree), options.dry_run)?;
+    let _reserved = admission::allocate(call, &mut new, Some(&old.tree))?;
     let refused = match validate(call, &new, &old.tree) {
         Err(error) => Err(error),
         Ok(()) => admission::validate(&mut attributes, &new, Some(&old.tree)).await,
     };
     if let Err(error) = refused {
-        reserved.release(call);
         return Err(error.into());
     }
     for warning in served.rules.warnings(&new, Some(&old.tree)) {
@@ -139,7 +138,6 @@ async fn attempt(
     metadata::of(&mut new).insert("resourceVersion".into(), old.revision.to_string().into());
     local_schema::managed_fields::keep_timestamps(&old.tree, &mut new);
     if options.dry_run {
-        reserved.release(call);
         served.to_served(&mut new);
         return Ok(Reply::tree(new));
     }
@@ -161,10 +159,7 @@ async fn attempt(
             Ok(Reply::stored(stored))
         }
         Err(WriteError::Unavailable(why)) => Err(ApiError::unavailable(why).into()),
-        Err(_) => {
-            reserved.release(call);
-            Err(Failure::Raced)
-        }
+        Err(_) => Err(Failure::Raced),
     }
 }
 

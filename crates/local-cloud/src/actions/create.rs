@@ -114,7 +114,7 @@ fn admit(
     note_rounding(&mut group, now);
     group.refresh_conditions(now);
     state.groups.insert(id.clone(), group);
-    state.mark_group(&id);
+    state.mark_urgent(&id);
     if let Some(token) = token {
         token.remember(&mut state, &id, now);
     }

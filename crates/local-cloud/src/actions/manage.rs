@@ -208,6 +208,7 @@ async fn renew(
                 Ok::<(), Refusal>(())
             });
             changed.unwrap_or(Ok(()))?;
+            state.mark_urgent(id);
             if let Some(wanted) = state.wanted.get(id) {
                 wanted.send_modify(|wanted| wanted.generation = generation);
             }

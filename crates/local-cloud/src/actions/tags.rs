@@ -80,6 +80,7 @@ pub(crate) async fn tag(
                 tags.retain(|own| !request.tag.iter().any(|tag| tag.key == own.key));
                 tags.extend(request.tag.iter().cloned());
             });
+            state.mark_urgent(id);
         }
         state.version
     };
@@ -112,6 +113,7 @@ pub(crate) async fn untag(
                     let tags = &mut Arc::make_mut(&mut group.request).tag;
                     tags.retain(|tag| !all && !request.tag_key.contains(&tag.key));
                 });
+                state.mark_urgent(id);
             }
             if let Some(token) = token {
                 token.remember(&mut state, &request.resource_id[0], now);

@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use record::GroupRecord;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use tokio::sync::watch;
 
 /// How long a client token is remembered.
@@ -50,6 +50,10 @@ pub(crate) struct State {
     pub(crate) pools: Pools,
     random: StdRng,
     pub(crate) dirty_groups: HashMap<String, DirtyGroup>,
+    /// Those of them that somebody waits for.
+    pub(crate) urgent_groups: HashSet<String>,
+    /// Somebody waits for everything.
+    pub(crate) flush: bool,
     /// `None` where a token was forgotten.
     pub(crate) dirty_tokens: HashMap<String, Option<TokenRecord>>,
     /// Rises with every mark.
@@ -70,6 +74,8 @@ impl State {
             pools,
             random: StdRng::seed_from_u64(seed),
             dirty_groups: HashMap::new(),
+            urgent_groups: HashSet::new(),
+            flush: false,
             dirty_tokens: HashMap::new(),
             version: 0,
         };
@@ -104,6 +110,12 @@ impl State {
     pub(crate) fn mark_group(&mut self, id: &str) {
         self.version += 1;
         self.dirty_groups.insert(id.to_owned(), DirtyGroup::Changed);
+    }
+
+    /// Marks a group whose change is to be acknowledged.
+    pub(crate) fn mark_urgent(&mut self, id: &str) {
+        self.mark_group(id);
+        self.urgent_groups.insert(id.to_owned());
     }
 
     /// Changes a group and marks it.

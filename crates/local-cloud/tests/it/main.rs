@@ -8,6 +8,7 @@ mod durability;
 mod exec;
 mod gateway;
 mod lifecycle;
+mod real;
 mod scale;
 mod sdk;
 mod support;

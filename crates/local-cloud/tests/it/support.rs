@@ -22,7 +22,7 @@ pub struct TestCloud {
     pub cloud: LocalCloud,
     pub client: EciClient,
     /// Lives as long as the cloud.
-    _directory: TempDir,
+    _directory: Option<TempDir>,
 }
 
 pub fn credentials() -> Credentials {
@@ -64,7 +64,7 @@ pub async fn start_with(
     TestCloud {
         cloud,
         client,
-        _directory: directory,
+        _directory: Some(directory),
     }
 }
 
@@ -100,6 +100,14 @@ pub fn ending(name: &str, policy: &str, exit: &str) -> CreateContainerGroupReque
 }
 
 impl TestCloud {
+    pub fn new(cloud: LocalCloud, client: EciClient) -> Self {
+        Self {
+            cloud,
+            client,
+            _directory: None,
+        }
+    }
+
     pub async fn create(&self, request: &CreateContainerGroupRequest) -> String {
         self.client.call(request).await.unwrap().container_group_id
     }

@@ -14,11 +14,12 @@ use local_network::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket, UdpSocket},
+    sync::mpsc,
     time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Dialer, HttpBalancer, HttpReport};
+use crate::{Dialer, FirstServed, HttpBalancer, HttpReport};
 
 const LISTEN_BACKLOG: u32 = 1024;
 /// Our own listener of a moment ago may still be closing: it is waited for before the port counts as taken.
@@ -31,6 +32,7 @@ pub(crate) struct PortContext {
     pub(crate) sockets: SocketFactory,
     pub(crate) tasks: TaskTracker,
     pub(crate) abort: CancellationToken,
+    pub(crate) first_served: mpsc::Sender<FirstServed>,
 }
 
 /// A port that is being served.
@@ -71,7 +73,12 @@ impl OpenPort {
         let balancer = match socket {
             Socket::Tcp(listener) if balancing == Balancing::PerRequest => {
                 let (name, dialer) = (format!("{service}:{}", port.port), Dialer::cluster(sockets));
-                let balancer = HttpBalancer::new(name, dialer, context.abort.clone());
+                let balancer = HttpBalancer::new(
+                    name,
+                    dialer,
+                    context.abort.clone(),
+                    Some(context.first_served.clone()),
+                );
                 context
                     .tasks
                     .spawn(balancer.clone().serve(listener, stop.clone()));

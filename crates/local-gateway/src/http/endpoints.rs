@@ -86,10 +86,10 @@ impl Endpoint {
         lock(&self.suspect_until).is_some_and(|until| until > now)
     }
 
-    pub(crate) fn count_served(&self, now: impl FnOnce() -> Timestamp) {
-        if self.served.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.first_served.get_or_init(now);
-        }
+    /// Counts an answer; for the first one it says when that was.
+    pub(crate) fn count_served(&self, now: impl FnOnce() -> Timestamp) -> Option<Timestamp> {
+        let first = self.served.fetch_add(1, Ordering::Relaxed) == 0;
+        first.then(|| *self.first_served.get_or_init(now))
     }
 
     /// Completes when the endpoint has left the table altogether.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::{
-    Shared,
+    FirstServed, Shared,
     connection::{self, AnswerBody, Connection, RequestBody},
     endpoints::Place,
     headers, tunnel,
@@ -205,7 +205,14 @@ impl Shared {
         place: Place,
         upgrade: Option<OnUpgrade>,
     ) -> AnswerToClient {
-        place.0.count_served(Timestamp::now);
+        if let (Some(at), Some(told)) = (place.0.count_served(Timestamp::now), &self.first_served) {
+            // A message too many is only a moment that nobody can look up later.
+            drop(told.try_send(FirstServed {
+                address: place.0.address,
+                at,
+                port: self.name.clone(),
+            }));
+        }
         let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         headers::prepare_answer(answer.headers_mut(), switching);
         if let Some(client) = upgrade.filter(|_| switching) {

@@ -9,7 +9,7 @@ mod tunnel;
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{SocketAddr, SocketAddrV4},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,10 +20,11 @@ use std::{
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use local_network::Backend;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,6 +56,18 @@ pub(crate) struct Shared {
     counters: Counters,
     tunnels: TaskTracker,
     abort: CancellationToken,
+    first_served: Option<mpsc::Sender<FirstServed>>,
+}
+
+/// An endpoint's first answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstServed {
+    /// The endpoint.
+    pub address: SocketAddrV4,
+    /// When it answered.
+    pub at: Timestamp,
+    /// The balancer's name.
+    pub port: String,
 }
 
 #[derive(Default)]
@@ -93,18 +106,29 @@ pub struct HttpReport {
 
 impl HttpBalancer {
     /// A balancer without endpoints. `name` says which port it is in answers and logs; everything ends with `abort`.
-    pub fn new(name: impl Into<String>, dialer: Dialer, abort: CancellationToken) -> Self {
-        let (endpoints, counters) = (Endpoints::default(), Counters::default());
-        let shared = Shared {
-            name: name.into(),
-            endpoints,
-            dialer,
-            counters,
-            tunnels: TaskTracker::new(),
-            abort,
-        };
+    /// `first_served` is told about each endpoint's first answer.
+    pub fn new(
+        name: impl Into<String>,
+        dialer: Dialer,
+        abort: CancellationToken,
+        first_served: Option<mpsc::Sender<FirstServed>>,
+    ) -> Self {
+        let (endpoints, counters, tunnels) = (
+            Endpoints::default(),
+            Counters::default(),
+            TaskTracker::new(),
+        );
+        let name = name.into();
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared {
+                name,
+                endpoints,
+                dialer,
+                counters,
+                tunnels,
+                abort,
+                first_served,
+            }),
         }
     }
 

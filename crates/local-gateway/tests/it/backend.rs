@@ -38,7 +38,11 @@ impl Backend {
 
     /// Answers each request after a delay.
     pub(crate) async fn start_with_delay(delay: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), delay)
+    }
+
+    /// Serves a listener that may be in another network namespace.
+    pub(crate) fn start_on(listener: TcpListener, delay: Duration) -> Self {
         let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
             panic!("bound to IPv4")
         };

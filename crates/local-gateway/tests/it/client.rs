@@ -24,8 +24,12 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn new(backends: &[local_network::Backend]) -> Self {
+        Self::with_dialer(backends, Dialer::host()).await
+    }
+
+    pub(crate) async fn with_dialer(backends: &[local_network::Backend], dialer: Dialer) -> Self {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-        let balancer = HttpBalancer::new("default/shop:80", Dialer::host(), abort.clone());
+        let balancer = HttpBalancer::new("default/shop:80", dialer, abort.clone(), None);
         balancer.update(backends);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

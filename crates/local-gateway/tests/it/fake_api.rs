@@ -58,7 +58,10 @@ impl FakeApi {
     }
 
     pub(crate) fn put_endpoints(&self, service: &str, port: u16, endpoints: &[(String, bool)]) {
-        let endpoint = |(ip, ready): &(String, bool)| json!({"addresses": [ip], "conditions": {"ready": ready}});
+        let endpoint = |(ip, ready): &(String, bool)| {
+            let pod = json!({"kind": "Pod", "namespace": "default", "name": format!("pod-{ip}"), "uid": ip});
+            json!({"addresses": [ip], "conditions": {"ready": ready}, "targetRef": pod})
+        };
         let metadata = json!({
             "namespace": "default", "name": format!("{service}-1"),
             "labels": {"kubernetes.io/service-name": service},
@@ -102,6 +105,18 @@ impl FakeApi {
             )
         };
         state.events.iter().map(text).collect()
+    }
+
+    /// The reasons of the events on one object.
+    pub(crate) fn events_of(&self, name: &str) -> Vec<String> {
+        let state = self.0.lock().unwrap();
+        let of_it = state
+            .events
+            .iter()
+            .filter(|event| event["regarding"]["name"] == name);
+        of_it
+            .map(|event| event["reason"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn put(&self, plural: &'static str, object: Value) {

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use local_gateway::{Gateway, GatewayConfig, GatewayError, Reports, SUBSTITUTE_PORTS_ANNOTATION};
+use local_gateway::{
+    FIRST_REQUEST_REASON, Gateway, GatewayConfig, GatewayError, Reports,
+    SUBSTITUTE_PORTS_ANNOTATION,
+};
 use local_network::{ClusterNetwork, DnsConfig, NetworkConfig, PodNetwork, SocketFactory};
 use serde_json::{Value, json};
 use tokio::{
@@ -39,6 +42,13 @@ impl Cluster {
     /// A cluster with another API.
     pub(crate) async fn with_client(client: kube::Client) -> Self {
         Self::start_with(Self::unique_id(), FakeApi::new(), client).await
+    }
+
+    /// Only the network, for tests that balance themselves.
+    pub(crate) async fn without_gateway() -> Self {
+        let mut cluster = Self::new().await;
+        cluster.stop().await;
+        cluster
     }
 
     pub(crate) fn network(&self) -> &ClusterNetwork {
@@ -179,14 +189,19 @@ fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'st
     thread.join().unwrap()
 }
 
-/// A web server in a pod that says which pod it is, and closes the connection.
-pub(crate) fn serve(pod: &PodNetwork) {
-    let (ip, name) = (pod.ip, pod.name.clone());
+/// Listens inside a pod.
+pub(crate) fn listen_in(pod: &PodNetwork) -> TcpListener {
+    let ip = pod.ip;
     let listener = inside(&pod.netns_path, move || {
         StdListener::bind((ip, 8080)).unwrap()
     });
     listener.set_nonblocking(true).unwrap();
-    let listener = TcpListener::from_std(listener).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
+/// A web server in a pod that says which pod it is, and closes the connection.
+pub(crate) fn serve(pod: &PodNetwork) {
+    let (listener, name) = (listen_in(pod), pod.name.clone());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let name = name.clone();
@@ -275,6 +290,17 @@ async fn a_load_balancer_serves_ready_pods_by_request_and_by_connection() {
         "{:?}",
         cluster.api.events()
     );
+    for pod in ["pod-10.30.1.1", "pod-10.30.1.2"] {
+        let told = || {
+            cluster
+                .api
+                .events_of(pod)
+                .iter()
+                .any(|reason| reason == FIRST_REQUEST_REASON)
+                .then_some(())
+        };
+        cluster.eventually(told).await;
+    }
     assert!(
         !cluster
             .api

@@ -69,14 +69,6 @@ impl KindRules for ReplicaSetRules {
         row(object, now, shown)
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
-    }
-
-    fn selectable_field(&self, object: &Value, _field: &str) -> String {
-        number(&object["status"], "replicas").to_string()
-    }
-
     fn scale_paths(&self) -> Option<ScalePaths> {
         Some(SCALE)
     }

@@ -88,7 +88,6 @@ pub fn containers(pod_spec: &Value) -> (Value, Value) {
 }
 
 /// The first `limit` items, and how many more there are.
-#[allow(dead_code)] // used by the kinds that follow
 pub fn cut(items: &[String], limit: usize) -> String {
     let shown = items[..items.len().min(limit)].join(",");
     if items.len() > limit {

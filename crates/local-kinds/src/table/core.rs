@@ -18,6 +18,7 @@ pub const CORE: &[KindRow] = &[
         singular: "configmap",
         short_names: &["cm"],
         storage_version_hash: "qFsyl6wFWjQ=",
+        rules: &crate::core::config::ConfigMapRules,
         ..ROW
     },
     KindRow {
@@ -26,6 +27,8 @@ pub const CORE: &[KindRow] = &[
         singular: "endpoints",
         short_names: &["ep"],
         storage_version_hash: "fWeeMqaN/OA=",
+        deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        rules: &crate::core::endpoints::EndpointsRules,
         ..ROW
     },
     KindRow {
@@ -34,6 +37,7 @@ pub const CORE: &[KindRow] = &[
         singular: "event",
         short_names: &["ev"],
         storage_version_hash: "r2yiGXH7wu8=",
+        rules: &crate::core::event::EventRules,
         ..ROW
     },
     KindRow {
@@ -58,6 +62,7 @@ pub const CORE: &[KindRow] = &[
             status("Namespace"),
         ],
         storage_version_hash: "Q3oi5N2YM8M=",
+        rules: &crate::core::namespace::NamespaceRules,
         ..ROW
     },
     KindRow {
@@ -71,6 +76,7 @@ pub const CORE: &[KindRow] = &[
             status("Node"),
         ],
         storage_version_hash: "XwShjMxG9Fs=",
+        rules: &crate::core::node::NodeRules,
         ..ROW
     },
     KindRow {
@@ -145,6 +151,7 @@ pub const CORE: &[KindRow] = &[
         plural: "secrets",
         singular: "secret",
         storage_version_hash: "S6u1pOWzb84=",
+        rules: &crate::core::config::SecretRules,
         ..ROW
     },
     KindRow {
@@ -160,6 +167,7 @@ pub const CORE: &[KindRow] = &[
             &["create"],
         )],
         storage_version_hash: "pbx9ZvyFpBE=",
+        rules: &crate::core::service_account::ServiceAccountRules,
         ..ROW
     },
     KindRow {
@@ -173,6 +181,7 @@ pub const CORE: &[KindRow] = &[
             status("Service"),
         ],
         storage_version_hash: "0/CO1lhkEBI=",
+        rules: &crate::core::service::ServiceRules,
         ..ROW
     },
 ];

@@ -41,6 +41,7 @@ const ROW: KindRow = KindRow {
     subresources: &[],
     stored_under: None,
     storage_version_hash: "",
+    deprecation: "",
     rules: &Plain,
 };
 

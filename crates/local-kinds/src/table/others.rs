@@ -12,6 +12,7 @@ pub const EVENTS: &[KindRow] = &[KindRow {
     short_names: &["ev"],
     stored_under: Some(""),
     storage_version_hash: "r2yiGXH7wu8=",
+    rules: &crate::core::event::EventsGroupRules,
     ..ROW
 }];
 
@@ -78,6 +79,7 @@ pub const COORDINATION: &[KindRow] = &[KindRow {
     plural: "leases",
     singular: "lease",
     storage_version_hash: "gqkMMb/YqFM=",
+    rules: &crate::lease::LeaseRules,
     ..ROW
 }];
 
@@ -88,5 +90,6 @@ pub const DISCOVERY: &[KindRow] = &[KindRow {
     plural: "endpointslices",
     singular: "endpointslice",
     storage_version_hash: "qgS0xkrxYAI=",
+    rules: &crate::endpoint_slice::EndpointSliceRules,
     ..ROW
 }];

@@ -76,6 +76,7 @@ pub const AUTOSCALING: &[KindRow] = &[KindRow {
     categories: &["all"],
     subresources: &[status("HorizontalPodAutoscaler")],
     storage_version_hash: "qwQve8ut294=",
+    rules: &crate::autoscaling::AutoscalerRules,
     ..ROW
 }];
 

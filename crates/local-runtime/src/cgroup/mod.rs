@@ -151,16 +151,14 @@ impl Cgroups {
 
     /// Names of the groups directly below.
     pub(crate) fn children(&self, group: &Path) -> Vec<String> {
-        let mut names = BTreeSet::new();
-        for directory in self.directories(group) {
-            for path in subdirectories(&directory) {
-                names.extend(
-                    path.file_name()
-                        .map(|name| name.to_string_lossy().into_owned()),
-                );
-            }
-        }
-        names.into_iter().collect()
+        // Every tree has the same groups; one is enough to look at.
+        let Some(root) = self.hierarchy.roots().into_iter().next() else {
+            return Vec::new();
+        };
+        let names = subdirectories(&root.join(group)).into_iter();
+        names
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .collect()
     }
 
     /// What the group has used.

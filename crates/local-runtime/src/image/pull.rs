@@ -82,10 +82,12 @@ impl Pull<'_> {
         });
         self.progress
             .begin(layers.len(), layers.len() - count, bytes);
-        let work = layers
+        // Collected, because a stream over the closure itself is not `Send` for every caller.
+        let work: Vec<_> = layers
             .iter()
             .zip(wanted)
-            .map(|(layer, digest)| self.layer(layer, digest));
+            .map(|(layer, digest)| self.layer(layer, digest))
+            .collect();
         let prepared: Vec<PreparedLayer> = futures::stream::iter(work)
             .buffered(PARALLEL_LAYERS)
             .try_collect()

@@ -1,5 +1,6 @@
 //! One repository of a registry: authentication, redirects, retries, and errors that tell apart what went wrong.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) struct Repository<'a> {
     reference: &'a Reference,
     credentials: Option<&'a Credentials>,
     http: Http,
+    /// Whether a host that may be spoken to without encryption turned out to want it.
+    encrypted: AtomicBool,
     /// The value of `Authorization`, once the registry has asked for one.
     authorization: Mutex<Option<String>>,
 }
@@ -68,6 +71,7 @@ impl<'a> Repository<'a> {
             reference,
             credentials,
             http,
+            encrypted: AtomicBool::new(false),
             authorization: Mutex::default(),
         }
     }
@@ -79,13 +83,6 @@ impl<'a> Repository<'a> {
         accept: &str,
         from: Option<u64>,
     ) -> Result<Body, ImageError> {
-        let host = self.reference.host();
-        let scheme = if self.http.allows_plain(host) {
-            "http"
-        } else {
-            "https"
-        };
-        let url = format!("{scheme}://{host}/v2/{}/{path}", self.reference.repository);
         let mut headers = HeaderMap::new();
         let value = |text: &str| {
             text.parse()
@@ -100,12 +97,15 @@ impl<'a> Repository<'a> {
             if attempt > 0 {
                 tokio::time::sleep(RETRY_DELAY * attempt).await;
             }
-            match self.get_authorized(&url, &headers).await {
+            match self.get_authorized(&self.url(path), &headers).await {
+                Ok(answer) if self.wants_encryption(answer.status()) => {
+                    failure = self.registry_error("it wants encryption");
+                }
                 Ok(answer) if may_pass(answer.status()) => failure = self.describe(answer).await,
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => return Err(self.describe(answer).await),
                 Err(Failed::Http(HttpError::Exchange(reason))) => {
-                    failure = self.registry_error(reason)
+                    failure = self.registry_error(reason);
                 }
                 Err(Failed::Http(HttpError::Connect(reason))) => {
                     return Err(self.unreachable(reason));
@@ -114,6 +114,19 @@ impl<'a> Repository<'a> {
             }
         }
         Err(failure)
+    }
+
+    fn url(&self, path: &str) -> String {
+        let host = self.reference.host();
+        let plain = self.http.allows_plain(host) && !self.encrypted.load(Ordering::Relaxed);
+        let scheme = if plain { "http" } else { "https" };
+        format!("{scheme}://{host}/v2/{}/{path}", self.reference.repository)
+    }
+
+    /// Servers answer so to a plain request that reaches their TLS port. Only the first answer is taken for that.
+    fn wants_encryption(&self, status: StatusCode) -> bool {
+        let plain = self.http.allows_plain(self.reference.host());
+        status == StatusCode::BAD_REQUEST && plain && !self.encrypted.swap(true, Ordering::Relaxed)
     }
 
     async fn get_authorized(&self, url: &str, headers: &HeaderMap) -> Result<Body, Failed> {

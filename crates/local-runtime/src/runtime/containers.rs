@@ -1,6 +1,5 @@
 //! Operations on containers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sandbox::Sandbox;
 use super::{Runtime, client, connect, millis, resolve};
+use crate::cgroup::{GroupUsage, cluster_group};
 use crate::error::RuntimeError;
 use crate::id::ContainerId;
 use crate::image::ImageError;
@@ -84,10 +84,14 @@ impl Runtime {
             id: id.clone(),
             grace_ms: millis(grace),
         };
-        self.order(&sandbox, id, "stop", &request, grace).await
+        match self.order(&sandbox, id, "stop", &request, grace).await {
+            // Its containers ended with it.
+            Err(RuntimeError::ShimGone(_)) => Ok(()),
+            other => other,
+        }
     }
 
-    /// Removes a container and its files (killing it when it runs); its log stays until the sandbox goes.
+    /// Removes a container and its files (killing it when it runs); its log stays when the caller chose the log directory.
     pub async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let Ok(sandbox) = self.inner.sandbox(id.sandbox()) else {
             return Ok(());
@@ -310,34 +314,43 @@ impl Runtime {
     pub async fn usage(&self, sandbox_id: &str) -> Result<SandboxUsage, RuntimeError> {
         let sandbox = self.inner.sandbox(sandbox_id)?;
         let cgroups = self.inner.cgroups.clone();
-        let sample = move |sandbox: Arc<Sandbox>| {
+        let sample = move || {
             let read = |directory: String| {
                 // `<name>.<attempt>`; anything else is not a container.
                 let (name, attempt) = directory.rsplit_once('.')?;
                 attempt.parse::<u32>().ok()?;
                 let usage = cgroups.usage(&sandbox.group.join(&directory)).ok()?;
-                Some(ContainerUsage {
-                    name: name.to_owned(),
-                    cpu_usage_nanos: usage.cpu_nanos,
-                    memory_working_set_bytes: usage.memory_working_set_bytes,
-                    memory_usage_bytes: usage.memory_usage_bytes,
-                    memory_rss_bytes: usage.memory_rss_bytes,
-                })
+                Some(container_usage(name, usage))
             };
-            let containers = cgroups
-                .children(&sandbox.group)
-                .into_iter()
-                .filter_map(read)
-                .collect();
+            let groups = cgroups.children(&sandbox.group).into_iter();
             SandboxUsage {
                 timestamp: Timestamp::now(),
-                containers,
+                containers: groups.filter_map(read).collect(),
             }
         };
-        let sampled = tokio::task::spawn_blocking(move || sample(sandbox)).await;
+        let sampled = tokio::task::spawn_blocking(sample).await;
         sampled.map_err(|error| RuntimeError::Shim {
             sandbox: sandbox_id.to_owned(),
             reason: error.to_string(),
         })
+    }
+
+    /// Usage of everything below a cgroup subpath together, for example a whole worker.
+    pub async fn group_usage(&self, cgroup_subpath: &str) -> Result<ContainerUsage, RuntimeError> {
+        resolve::check_subpath("group", cgroup_subpath)?;
+        let group = cluster_group(&self.inner.cluster_id).join(cgroup_subpath);
+        let usage = self.inner.cgroups.usage(&group);
+        let usage = usage.map_err(RuntimeError::io("read usage of cgroup", group))?;
+        Ok(container_usage(cgroup_subpath, usage))
+    }
+}
+
+fn container_usage(name: &str, usage: GroupUsage) -> ContainerUsage {
+    ContainerUsage {
+        name: name.to_owned(),
+        cpu_usage_nanos: usage.cpu_nanos,
+        memory_working_set_bytes: usage.memory_working_set_bytes,
+        memory_usage_bytes: usage.memory_usage_bytes,
+        memory_rss_bytes: usage.memory_rss_bytes,
     }
 }

@@ -225,6 +225,10 @@ impl Runtime {
             };
         }
         let directory = self.inner.directory(&id);
+        if directory.0.exists() {
+            // An earlier creation whose caller went away before its end.
+            self.clear_unknown(&id, &directory).await?;
+        }
         let record = SandboxRecord {
             spec,
             cluster_id: self.inner.cluster_id.clone(),
@@ -280,7 +284,11 @@ impl Runtime {
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         let _guard = self.inner.changing.lock(id).await;
         let Ok(sandbox) = self.inner.sandbox(id) else {
-            return Ok(());
+            let directory = self.inner.directory(id);
+            return match is_safe_name(id) && directory.0.exists() {
+                true => self.clear_unknown(id, &directory).await,
+                false => Ok(()),
+            };
         };
         let group = Some(sandbox.group.clone());
         let removed =
@@ -293,6 +301,21 @@ impl Runtime {
         self.inner.sandboxes().remove(id);
         self.inner.wake(id);
         Ok(())
+    }
+
+    /// Removes a sandbox that is on disk and not in the map.
+    async fn clear_unknown(
+        &self,
+        id: &str,
+        directory: &SandboxDirectory,
+    ) -> Result<(), RuntimeError> {
+        let record: Option<SandboxRecord> = read_json(&directory.record()).ok();
+        let group = record.as_ref().map(layout::sandbox_group);
+        let removed = cleanup::remove_sandbox(&self.inner.cgroups, directory, id, group).await;
+        removed.map_err(|reasons| RuntimeError::Incomplete {
+            object: format!("sandbox {id}"),
+            reasons,
+        })
     }
 
     /// All sandboxes, by identifier.

@@ -68,16 +68,17 @@ impl Shim {
         // The client's copies are now the only ones, so that both sides notice the other's end.
         drop(descriptors);
         if sent.is_err() {
-            kill_session(pid);
+            self.kill_session(pid);
             return Ok(());
         }
         tokio::select! {
+            biased;
             result = &mut ended => {
                 let code = result.map_or(libc::SIGKILL + 128, |ended| ended.code);
                 // A client that has gone needs no answer.
                 let _ = connection.send(&Response::Exit { code }).await;
             }
-            () = connection.closed() => kill_session(pid),
+            () = connection.closed() => self.kill_session(pid),
         }
         Ok(())
     }
@@ -113,6 +114,14 @@ impl Shim {
                 process::become_program(&container.record, &spec.command, spec.tty, stdio, control)
             },
         )
+    }
+
+    /// The command leads a session and process group of its own; its children go with it.
+    fn kill_session(&self, pid: Pid) {
+        if self.is_unreaped(pid) {
+            // Gone already is as good.
+            let _ = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
+        }
     }
 
     /// Connects a client to a container's first process until either ends.
@@ -182,10 +191,4 @@ async fn attach_streams(
         .send_with(&Response::Streams(set), &descriptors)
         .await?;
     Ok(tap)
-}
-
-/// The command leads a session and process group of its own; its children go with it.
-fn kill_session(pid: Pid) {
-    // Gone already is as good.
-    let _ = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
-use super::log_writer::{LogWriter, Source};
+use super::log_writer::{FILES_MAX, LogWriter, Source, rotated};
 use super::output::{Taps, pump};
 use super::process;
 use super::rootfs::{self, RootfsPlan};
@@ -306,13 +306,15 @@ impl Shim {
         let pid = {
             // A start that is under way comes first.
             let _guard = container.lifecycle.lock().await;
-            let Some(pid) = container.pid() else {
+            if container.state() != ContainerState::Running {
                 return Ok(());
-            };
-            pid
+            }
+            self.live_pid(&container)
         };
         if !grace.is_zero() {
-            send_signal(pid, container.record.stop_signal);
+            if let Some(pid) = pid {
+                send_signal(pid, container.record.stop_signal);
+            }
             if timeout(grace, container.wait_ended()).await.is_ok() {
                 return Ok(());
             }
@@ -321,11 +323,10 @@ impl Shim {
     }
 
     async fn kill(&self, container: &Container) -> Result<(), Refusal> {
-        let Some(pid) = container.pid() else {
-            return Ok(());
-        };
-        // Ending process 1 ends its whole PID namespace.
-        let _ = kill(pid, Signal::SIGKILL);
+        if let Some(pid) = self.live_pid(container) {
+            // Ending process 1 ends its whole PID namespace.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
         let waiting = timeout(KILL_PATIENCE, container.wait_ended()).await;
         waiting.map_err(|_| {
             Refusal::other(format!(
@@ -355,6 +356,9 @@ impl Shim {
                 )));
             }
             _ => {}
+        }
+        if self.record.spec.log_directory.is_none() {
+            remove_log(&container.record.log_path);
         }
         self.containers.borrow_mut().remove(id);
         self.changed();
@@ -425,6 +429,14 @@ fn write_container(container: &Container) -> io::Result<()> {
 fn save(container: &Container, durability: Durability) {
     if let Err(error) = container.save(durability) {
         tracing::error!(%error, container = %container.record.id, "keep the container's status");
+    }
+}
+
+/// The caller cannot ask for this log any more.
+fn remove_log(path: &Path) {
+    for index in 0..FILES_MAX {
+        // Most logs were never rotated.
+        let _ = fs::remove_file(rotated(path, index));
     }
 }
 

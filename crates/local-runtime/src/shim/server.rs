@@ -1,13 +1,14 @@
 //! The shim's loop: connections, dead children, signals, and its own end.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::setup::Prepared;
 use super::state::{Refusal, Shim};
@@ -15,6 +16,10 @@ use crate::protocol::{Connection, Request, Response};
 
 /// How often the shim looks whether its directory is still there.
 const DIRECTORY_CHECK: Duration = Duration::from_secs(5);
+/// Requests, sessions and watchers at a time.
+const CONVERSATIONS_MAX: usize = 512;
+/// After a failed accept, which is mostly a lack of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client that has got its last answer closes at once.
 const LAST_ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -58,6 +63,7 @@ async fn serve(
     let mut check = interval(DIRECTORY_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let done = Rc::new(Notify::new());
+    let places = Arc::new(Semaphore::new(CONVERSATIONS_MAX));
     announce()?;
     // Children that ended before the signal handler was there.
     shim.reap();
@@ -65,9 +71,19 @@ async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    spawn_local(converse(shim.clone(), Connection::new(stream), done.clone()));
+                    // Above the limit the client sees its connection closed and may come again.
+                    if let Ok(permit) = places.clone().try_acquire_owned() {
+                        let conversation = converse(shim.clone(), Connection::new(stream), done.clone());
+                        spawn_local(async move {
+                            conversation.await;
+                            drop(permit);
+                        });
+                    }
                 }
-                Err(error) => tracing::warn!(%error, "accept a connection"),
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
             },
             _ = children.recv() => shim.reap(),
             _ = hangup.recv() => {}

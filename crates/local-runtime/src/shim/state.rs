@@ -73,15 +73,6 @@ impl Container {
         self.status.borrow().state
     }
 
-    /// Its first process, while it runs.
-    pub(super) fn pid(&self) -> Option<Pid> {
-        let status = self.status.borrow();
-        (status.state == ContainerState::Running)
-            .then_some(status.pid)
-            .flatten()
-            .map(Pid::from_raw)
-    }
-
     pub(super) fn save(&self, durability: Durability) -> io::Result<()> {
         write_json(
             &self.directory.join(STATUS_NAME),
@@ -162,13 +153,25 @@ impl Shim {
     /// A container that runs, and its first process.
     pub(super) fn running(&self, id: &ContainerId) -> Result<(Rc<Container>, Pid), Refusal> {
         let container = self.container(id)?;
-        let Some(pid) = container.pid() else {
+        let Some(pid) = self.live_pid(&container) else {
             return Err(Refusal {
                 kind: Failure::WrongState,
                 reason: format!("{:?}", container.state()),
             });
         };
         Ok((container, pid))
+    }
+
+    /// A container's first process. Once it is reaped its number may be another's, long before its end is recorded.
+    pub(super) fn live_pid(&self, container: &Container) -> Option<Pid> {
+        let pid = container.status.borrow().pid?;
+        self.is_unreaped(Pid::from_raw(pid))
+            .then_some(Pid::from_raw(pid))
+    }
+
+    /// Whether a process of ours still owns its number.
+    pub(super) fn is_unreaped(&self, pid: Pid) -> bool {
+        self.waiting.borrow().contains_key(&pid.as_raw())
     }
 
     pub(super) fn refuse_when_closing(&self) -> Result<(), Refusal> {

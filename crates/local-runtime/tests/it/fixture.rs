@@ -187,6 +187,27 @@ const HTPASSWD: &str = "user:$2b$04$B56BcnJlEAo2QeEqzIyD1Ocs1TzTmoavJJ8VvJe2kLUR
 
 impl RealRegistry {
     pub fn start(with_password: bool) -> Self {
+        Self::start_with(with_password, "")
+    }
+
+    /// Serves only TLS, with a certificate of its own authority; gives the authority's file too.
+    pub fn start_encrypted() -> (Self, tempfile::NamedTempFile) {
+        let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let file = |text: String| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            file
+        };
+        let (certificate, secret) = (file(key.cert.pem()), file(key.signing_key.serialize_pem()));
+        let tls = format!(
+            "  tls:\n    certificate: {}\n    key: {}\n",
+            certificate.path().display(),
+            secret.path().display()
+        );
+        (Self::start_with(false, &tls), certificate)
+    }
+
+    fn start_with(with_password: bool, tls: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         std::fs::write(path("htpasswd"), HTPASSWD).unwrap();
@@ -201,7 +222,7 @@ impl RealRegistry {
                 .local_addr()
                 .unwrap();
             let config = format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{}",
+                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{tls}{}",
                 path("data"),
                 if with_password { &auth } else { "" },
             );

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use local_runtime::image::{
-    Credentials, ImageConfig, LayerSource, PullOptions, PullPolicy, PullProgress,
+    Credentials, ImageConfig, LayerSource, PullOptions, PullPolicy, PullProgress, RegistryConfig,
 };
 use local_runtime::{ContainerSpec, ImageError, ImageStore};
 
@@ -206,6 +206,29 @@ async fn a_registry_with_passwords_lets_in_only_who_knows_one() {
     }
     store.pull(&name, with("secret")).await.unwrap();
     assert!(!format!("{:?}", with("secret").credentials).contains("secret"));
+}
+
+#[tokio::test]
+async fn encryption_is_used_where_wanted_and_only_with_a_trusted_authority() {
+    let (_directory, store) = store().await;
+    let (registry, authority) = RealRegistry::start_encrypted();
+    let name = format!("{}/none:1", registry.address);
+    let distrusted = store.pull(&name, PullOptions::default()).await.unwrap_err();
+    assert!(
+        matches!(distrusted, ImageError::Unreachable { .. }),
+        "{distrusted:?}"
+    );
+    let config = RegistryConfig {
+        extra_ca_files: vec![authority.path().into()],
+        ..RegistryConfig::default()
+    };
+    // It holds nothing, and says so over TLS.
+    let missing = store
+        .with_registry_config(config)
+        .pull(&name, PullOptions::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(missing, ImageError::NotFound(_)), "{missing:?}");
 }
 
 #[tokio::test]

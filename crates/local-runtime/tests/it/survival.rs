@@ -1,12 +1,15 @@
 //! What happens when the program, a shim, or the state directory goes.
 
+use std::path::Path;
 use std::time::Duration;
 
-use local_runtime::{ContainerState, Runtime, SandboxState};
+use futures::TryStreamExt;
+use local_runtime::{ContainerId, ContainerState, ExecSpec, Runtime, SandboxState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::io::AsyncReadExt;
 
-use crate::world::{World, config, eventually, script, sleeper};
+use crate::world::{PATIENCE, World, config, eventually, sandbox, script, sleeper};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_handle_finds_running_containers_again() {
@@ -35,6 +38,102 @@ async fn another_handle_finds_running_containers_again() {
         .await
         .unwrap();
     assert_eq!(events.recv().await.unwrap(), "pod");
+    world.finish().await;
+}
+
+const HELPER_STATE: &str = "LOCAL_RUNTIME_HELPER_STATE";
+const HELPER_CLUSTER: &str = "LOCAL_RUNTIME_HELPER_CLUSTER";
+
+/// Not a test by itself: the program that the next test kills. It starts a container and goes on until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn helper_that_is_killed() {
+    let (Ok(state), Ok(cluster)) = (std::env::var(HELPER_STATE), std::env::var(HELPER_CLUSTER))
+    else {
+        return;
+    };
+    let runtime = Runtime::open(config(state.as_ref(), &cluster))
+        .await
+        .unwrap();
+    runtime.create_sandbox(sandbox("pod")).await.unwrap();
+    let spec = script(
+        "web",
+        "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done",
+    );
+    let id = runtime.create_container("pod", spec).await.unwrap();
+    runtime.start_container(&id).await.unwrap();
+    let mut session = runtime
+        .exec(
+            &id,
+            ExecSpec {
+                command: vec!["sleep".into(), "999".into()],
+                ..ExecSpec::default()
+            },
+        )
+        .await
+        .unwrap();
+    std::fs::write(Path::new(&state).join("started"), "").unwrap();
+    let _ = session.stdout.read_u8().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_the_program_neither_ends_nor_leaks_its_containers() {
+    let world = World::new().await;
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "survival::helper_that_is_killed"])
+        .env(HELPER_STATE, world.state.path())
+        .env(HELPER_CLUSTER, &world.cluster)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the program has started its container", async || {
+        world.state.path().join("started").exists()
+    })
+    .await;
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let again = Runtime::open(config(world.state.path(), &world.cluster))
+        .await
+        .unwrap();
+    let id = ContainerId::new("pod", "web", 0);
+    assert_eq!(
+        again.container_status(&id).await.unwrap().state,
+        ContainerState::Running
+    );
+    let lines = async || {
+        let stream = again.container_logs(&id, Default::default()).await.unwrap();
+        let chunks: Vec<bytes::Bytes> = stream.try_collect().await.unwrap();
+        chunks
+            .concat()
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+    };
+    let before = lines().await;
+    eventually("the container goes on writing", async || {
+        lines().await > before + 3
+    })
+    .await;
+    // The command whose client was killed has gone with it.
+    let look = vec![
+        "sh".into(),
+        "-c".into(),
+        "ps | grep -q 'sleep 99[9]'".into(),
+    ];
+    eventually("the orphaned command is gone", async || {
+        again
+            .exec_sync(&id, look.clone(), PATIENCE)
+            .await
+            .unwrap()
+            .exit_code
+            == 1
+    })
+    .await;
+    again.remove_sandbox("pod").await.unwrap();
+    assert!(
+        Runtime::leftovers(world.state.path(), &world.cluster)
+            .processes
+            .is_empty()
+    );
     world.finish().await;
 }
 

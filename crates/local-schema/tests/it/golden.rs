@@ -1,4 +1,4 @@
-//! Reads the recordings (`tests/golden/*.jsonl.gz`, copies of the project's golden files).
+//! Reads the recordings, which `local-apiserver` keeps for its own replay (`tests/golden/<area>/<scenario>.jsonl.gz`).
 
 use std::io::Read;
 use std::path::Path;
@@ -7,9 +7,14 @@ use serde_json::Value;
 
 /// All lines of a scenario; index = exchange number, 0 is the header.
 pub fn scenario(name: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(format!("{name}.jsonl.gz"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../local-apiserver/tests/golden");
+    let areas = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|area| area.unwrap().path());
+    let path = areas
+        .map(|area| area.join(format!("{name}.jsonl.gz")))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("no recording {name} in {}", folder.display()));
     let file =
         std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut text = String::new();

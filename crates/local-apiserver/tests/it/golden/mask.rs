@@ -166,6 +166,9 @@ fn mask_at(name: &str, value: &Value) -> Value {
         Value::String(text) if !text.is_empty() && (TIMES.contains(&name) || is_time(text)) => {
             "<time>".into()
         }
+        Value::String(text) if text.starts_with("kube-api-access-") => {
+            "kube-api-access-<suffix>".into()
+        }
         Value::String(text) if name == "message" => mask_message(text).into(),
         Value::Array(list) if name == "cells" => list.iter().map(mask_cell).collect(),
         Value::Array(list) if name == "clusterIPs" => list

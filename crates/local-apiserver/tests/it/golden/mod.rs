@@ -129,7 +129,8 @@ fn check_floor(areas: &BTreeMap<String, Score>) {
                 score.equal
             ));
         }
-        *least = score.equal.max(*least);
+        // Some answers depend on how fast a controller was; the floor leaves them room.
+        *least = (score.equal - score.equal / 50).max(*least);
     }
     if std::env::var_os("GOLDEN_WRITE_FLOOR").is_some() {
         let text = serde_json::to_string_pretty(&floor).unwrap();

@@ -22,7 +22,9 @@ use local_schema::FieldError;
 use serde_json::{Value, json};
 
 pub use defaults::{default_claim_spec, default_spec};
+pub use ports::PROTOCOLS;
 pub use quality::quality_of_service;
+pub use scheduling::TAINT_EFFECTS;
 pub use template::{check_template, default_template};
 
 use crate::print::{NAME, column, wide};
@@ -145,13 +147,8 @@ impl KindRules for PodRules {
     fn selectable_field(&self, object: &Value, field: &str) -> String {
         match field {
             "spec.hostNetwork" => truth(&object["spec"], "hostNetwork").to_string(),
-            "status.podIPs" => {
-                let all: Vec<&str> = list(&object["status"], "podIPs")
-                    .iter()
-                    .map(|one| text(one, "ip"))
-                    .collect();
-                all.join(",")
-            }
+            // Known as a label, but upstream never fills it in.
+            "status.podIPs" => String::new(),
             _ => at(object, &format!("/{}", field.replace('.', "/")))
                 .as_str()
                 .unwrap_or_default()

@@ -1,0 +1,9 @@
+//! The virtual node between a real API server and a local cloud whose groups exist on paper.
+
+#![allow(clippy::unwrap_used)] // helpers of tests count as tests
+
+mod burst;
+mod life;
+mod support;
+mod sweep;
+mod zones;

@@ -1,0 +1,5 @@
+//! The backend over real containers. Needs root and Debian's `busybox-static`.
+
+mod life;
+mod restart;
+mod world;
