@@ -48,8 +48,10 @@ impl Actor<'_> {
         }
     }
 
-    fn time(&self) -> String {
-        self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    /// The time of an entry; upstream keeps none for scale.
+    fn time(&self) -> Option<String> {
+        let is_timed = self.subresource != "scale";
+        is_timed.then(|| self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     }
 }
 
@@ -113,7 +115,7 @@ pub fn update(
 /// Adds written fields to the actor's entry.
 fn own(managers: &mut Vec<Entry>, written: Node, actor: &Actor<'_>) {
     let mut entry = actor.entry(Operation::Update);
-    entry.time = Some(actor.time());
+    entry.time = actor.time();
     match managers.iter_mut().find(|one| one.is_same_manager(&entry)) {
         Some(one) => {
             set::unite(&mut one.fields, &written);

@@ -92,6 +92,9 @@ pub fn patch(
         }
         PatchKind::Merge => {
             let parsed = parse(body, "error decoding patch: ")?;
+            if parsed.object.is_null() {
+                return Err(PatchError::BadRequest("Invalid JSON Patch".to_string()));
+            }
             let patch = as_object(parsed.object, "error decoding patch: ")?;
             let mut object = object;
             merge(&mut object, patch);
@@ -99,7 +102,11 @@ pub fn patch(
         }
         PatchKind::Strategic => {
             let parsed = parse(body, "")?;
-            let patch = as_object(parsed.object, "")?;
+            // A null patch is an empty one.
+            let patch = match parsed.object {
+                Value::Null => Value::Object(serde_json::Map::new()),
+                other => as_object(other, "")?,
+            };
             let shown = go_print::print(&patch);
             let merged = strategic::merge(object, patch, object_type.walk())?;
             match decode::decode_unstructured(merged, object_type) {

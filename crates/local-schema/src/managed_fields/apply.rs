@@ -77,6 +77,7 @@ pub fn apply(
             "metadata.managedFields must be nil".to_string(),
         ));
     }
+    check_kind(live, config, actor)?;
     let mut complaints = Vec::new();
     typed::check(Some(kind.walk()), config, "", &mut complaints);
     if !complaints.is_empty() {
@@ -110,6 +111,30 @@ pub fn apply(
     Ok(applied)
 }
 
+/// The body names the kind and version of the endpoint.
+fn check_kind(live: Option<&Value>, config: &Value, actor: &Actor<'_>) -> Result<(), ApplyError> {
+    let same_version = config["apiVersion"] == actor.api_version;
+    let same_kind =
+        live.is_none_or(|live| live["kind"].is_null() || live["kind"] == config["kind"]);
+    if same_version && same_kind {
+        return Ok(());
+    }
+    Err(ApplyError::BadRequest(format!(
+        "invalid object type: {}",
+        describe_kind(config)
+    )))
+}
+
+/// `apps/v1, Kind=Deployment`
+fn describe_kind(config: &Value) -> String {
+    let version = config["apiVersion"].as_str().unwrap_or_default();
+    let slash = if version.contains('/') { "" } else { "/" };
+    format!(
+        "{slash}{version}, Kind={}",
+        config["kind"].as_str().unwrap_or_default()
+    )
+}
+
 fn join(complaints: &[String]) -> String {
     match complaints {
         [one] => one.clone(),
@@ -122,17 +147,11 @@ fn join(complaints: &[String]) -> String {
 /// `default/name; apps/v1, Kind=Deployment`
 fn describe(config: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-    let version = text(&config["apiVersion"]);
-    let version = if version.contains('/') {
-        version
-    } else {
-        format!("/{version}")
-    };
     format!(
-        "{}/{}; {version}, Kind={}",
+        "{}/{}; {}",
         text(&config["metadata"]["namespace"]),
         text(&config["metadata"]["name"]),
-        text(&config["kind"])
+        describe_kind(config)
     )
 }
 
@@ -179,7 +198,7 @@ fn attempt(
     // Only what the merge brought counts as a change; entries are no part of the comparison.
     let changed = live.is_none() || !difference.is_empty();
     own.time = match (changed, &former) {
-        (true, _) => Some(actor.time()),
+        (true, _) => actor.time(),
         (false, former) => former.as_ref().and_then(|former| former.time.clone()),
     };
     if !own.fields.is_empty() {
@@ -225,7 +244,7 @@ fn before_first_apply(
     let fields = difference.written();
     (!fields.is_empty()).then(|| Entry {
         manager: BEFORE_FIRST_APPLY.to_string(),
-        time: Some(actor.time()),
+        time: actor.time(),
         fields,
         ..actor.entry(Operation::Update)
     })
@@ -419,7 +438,7 @@ pub fn apply_scale(
     }
     if changed {
         take_over_entries(&mut managers, &field, None);
-        own.time = Some(actor.time());
+        own.time = actor.time();
     } else {
         own.time = former.and_then(|former| former.time);
     }

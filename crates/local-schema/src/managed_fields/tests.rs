@@ -99,6 +99,52 @@ fn objects_of_unknown_types_are_tracked_by_their_form() {
 }
 
 #[test]
+fn an_apply_of_another_kind_or_version_is_refused() {
+    let mut config = object(json!({}));
+    config["kind"] = json!("Secret");
+    let live = object(json!({}));
+    let error = apply(
+        &config_map(),
+        Some(&live),
+        &config,
+        &actor("a"),
+        ApplyOptions::default(),
+    )
+    .unwrap_err();
+    assert_eq!(error.to_string(), "invalid object type: /v1, Kind=Secret");
+    config["apiVersion"] = Value::Null;
+    let error = apply(
+        &config_map(),
+        None,
+        &config,
+        &actor("a"),
+        ApplyOptions::default(),
+    )
+    .unwrap_err();
+    assert_eq!(error.to_string(), "invalid object type: /, Kind=Secret");
+}
+
+#[test]
+fn scaling_is_owned_without_a_time() {
+    let kind = type_of("apps", "v1", "Deployment").unwrap();
+    let live = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"managedFields": [{"manager": "m",
+        "operation": "Update", "apiVersion": "apps/v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]},
+        "spec": {"replicas": 1}});
+    let mut new = live.clone();
+    new["spec"]["replicas"] = json!(2);
+    let scaler = Actor {
+        manager: "hpa",
+        api_version: "apps/v1",
+        subresource: "scale",
+        ..actor("hpa")
+    };
+    update(&kind, Some(&live), &mut new, &scaler, &[]);
+    assert_eq!(owned(&new, "hpa"), json!({"f:spec": {"f:replicas": {}}}));
+    assert!(owned(&new, "m").is_null());
+    assert!(new["metadata"]["managedFields"][0].get("time").is_none());
+}
+
+#[test]
 fn too_many_writers_are_folded() {
     let kind = config_map();
     let mut live = object(json!({}));

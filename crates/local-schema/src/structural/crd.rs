@@ -59,6 +59,7 @@ pub fn default_crd(crd: &mut Value) {
 pub fn validate_crd(crd: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = &crd["spec"];
+    // Names cannot change later, so only a create looks at them.
     let name = text(&crd["metadata"]["name"]);
     let wanted = format!(
         "{}.{}",
@@ -72,15 +73,20 @@ pub fn validate_crd(crd: &Value) -> Vec<FieldError> {
             "must be spec.names.plural+\".\"+spec.group",
         ));
     }
-    validate_spec(spec, &mut errors);
-    stored_versions(crd, &mut errors);
-    approval(crd, &mut errors);
+    validate_rest(crd, &mut errors);
     errors
+}
+
+fn validate_rest(crd: &Value, errors: &mut Vec<FieldError>) {
+    validate_spec(&crd["spec"], errors);
+    stored_versions(crd, errors);
+    approval(crd, errors);
 }
 
 /// Everything wrong with a changed definition.
 pub fn validate_crd_update(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = validate_crd(new);
+    let mut errors = Vec::new();
+    validate_rest(new, &mut errors);
     let established = old["status"]["conditions"]
         .as_array()
         .into_iter()
