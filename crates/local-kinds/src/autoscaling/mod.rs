@@ -102,10 +102,9 @@ impl KindRules for AutoscalerRules {
 /// Tolerances are behind a feature gate that is off.
 fn drop_gated(object: &mut Value) {
     for direction in ["scaleUp", "scaleDown"] {
-        remove(&mut object["spec"]["behavior"][direction], "tolerance");
-    }
-    if object["spec"]["behavior"].is_null() {
-        remove(&mut object["spec"], "behavior");
+        if let Some(rules) = object.pointer_mut(&format!("/spec/behavior/{direction}")) {
+            remove(rules, "tolerance");
+        }
     }
 }
 

@@ -6,5 +6,6 @@ pub mod event;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod replication_controller;
 pub mod service;
 pub mod service_account;

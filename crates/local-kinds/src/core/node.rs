@@ -36,6 +36,9 @@ const COLUMNS: &[Column] = &[
 
 impl KindRules for NodeRules {
     fn default(&self, _version: &str, object: &mut Value) {
+        if let Some(spec) = child_mut(object, "spec") {
+            agree(spec);
+        }
         let Some(status) = child_mut(object, "status") else {
             return;
         };
@@ -106,6 +109,18 @@ impl KindRules for NodeRules {
 
     fn selectable_field(&self, object: &Value, _field: &str) -> String {
         truth(&object["spec"], "unschedulable").to_string()
+    }
+}
+
+/// `podCIDR` is the first of `podCIDRs`; the single field wins.
+fn agree(spec: &mut Value) {
+    let single = text(spec, "podCIDR").to_string();
+    let first = list(spec, "podCIDRs").first().cloned();
+    match first {
+        Some(first) if single.is_empty() => spec["podCIDR"] = first,
+        Some(first) if first == single.as_str() => {}
+        _ if single.is_empty() => {}
+        _ => spec["podCIDRs"] = Value::from(vec![single]),
     }
 }
 

@@ -13,6 +13,7 @@ pub const APIREGISTRATION: &[KindRow] = &[KindRow {
     categories: &["api-extensions"],
     subresources: &[status("APIService")],
     storage_version_hash: "InPBPD7+PqM=",
+    rules: &crate::extensions::aggregation::ApiServiceRules,
     ..ROW
 }];
 
@@ -86,6 +87,7 @@ pub const RBAC: &[KindRow] = &[
         singular: "clusterrolebinding",
         namespaced: false,
         storage_version_hash: "48tpQ8gZHFc=",
+        rules: &crate::extensions::access::CLUSTER_BINDING,
         ..ROW
     },
     KindRow {
@@ -95,6 +97,7 @@ pub const RBAC: &[KindRow] = &[
         singular: "clusterrole",
         namespaced: false,
         storage_version_hash: "bYE5ZWDrJ44=",
+        rules: &crate::extensions::access::CLUSTER_ROLE,
         ..ROW
     },
     KindRow {
@@ -103,6 +106,7 @@ pub const RBAC: &[KindRow] = &[
         plural: "rolebindings",
         singular: "rolebinding",
         storage_version_hash: "eGsCzGH6b1g=",
+        rules: &crate::extensions::access::BINDING,
         ..ROW
     },
     KindRow {
@@ -111,6 +115,7 @@ pub const RBAC: &[KindRow] = &[
         plural: "roles",
         singular: "role",
         storage_version_hash: "7FuwZcIIItM=",
+        rules: &crate::extensions::access::ROLE,
         ..ROW
     },
 ];
@@ -125,6 +130,7 @@ pub const ADMISSIONREGISTRATION: &[KindRow] = &[
         namespaced: false,
         categories: &["api-extensions"],
         storage_version_hash: "Sqi0GUgDaX0=",
+        rules: &crate::extensions::webhooks::MUTATING,
         ..ROW
     },
     KindRow {
@@ -135,6 +141,7 @@ pub const ADMISSIONREGISTRATION: &[KindRow] = &[
         namespaced: false,
         categories: &["api-extensions"],
         storage_version_hash: "B0wHjQmsGNk=",
+        rules: &crate::extensions::webhooks::VALIDATING,
         ..ROW
     },
 ];

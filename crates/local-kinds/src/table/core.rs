@@ -46,6 +46,7 @@ pub const CORE: &[KindRow] = &[
         singular: "limitrange",
         short_names: &["limits"],
         storage_version_hash: "EBKMFVe6cwo=",
+        rules: &crate::policy::limits::LimitRangeRules,
         ..ROW
     },
     KindRow {
@@ -135,6 +136,7 @@ pub const CORE: &[KindRow] = &[
         categories: &["all"],
         subresources: &[SCALE, status("ReplicationController")],
         storage_version_hash: "Jond2If31h0=",
+        rules: &crate::core::replication_controller::ReplicationControllerRules,
         ..ROW
     },
     KindRow {
@@ -144,6 +146,7 @@ pub const CORE: &[KindRow] = &[
         short_names: &["quota"],
         subresources: &[status("ResourceQuota")],
         storage_version_hash: "8uhSgffRX6w=",
+        rules: &crate::policy::quota::QuotaRules,
         ..ROW
     },
     KindRow {

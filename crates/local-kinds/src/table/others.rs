@@ -57,6 +57,7 @@ pub const STORAGE: &[KindRow] = &[KindRow {
     namespaced: false,
     short_names: &["sc"],
     storage_version_hash: "K+m6uJwbjGY=",
+    rules: &crate::policy::classes::StorageClassRules,
     ..ROW
 }];
 
@@ -69,6 +70,7 @@ pub const SCHEDULING: &[KindRow] = &[KindRow {
     namespaced: false,
     short_names: &["pc"],
     storage_version_hash: "1QwjyaZjj3Y=",
+    rules: &crate::policy::classes::PriorityClassRules,
     ..ROW
 }];
 

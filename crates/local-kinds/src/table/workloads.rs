@@ -114,5 +114,6 @@ pub const POLICY: &[KindRow] = &[KindRow {
     short_names: &["pdb"],
     subresources: &[status("PodDisruptionBudget")],
     storage_version_hash: "EVWiDmWqyJw=",
+    rules: &crate::policy::disruption::DisruptionBudgetRules,
     ..ROW
 }];

@@ -45,6 +45,17 @@ pub fn default_pod_only(spec: &mut Value) {
     }
 }
 
+/// `podIP` is the first of `podIPs`; the single field wins.
+pub fn agree_addresses(status: &mut Value) {
+    let single = text(status, "podIP").to_string();
+    let first = text(&status["podIPs"][0], "ip").to_string();
+    if single.is_empty() && !first.is_empty() {
+        status["podIP"] = first.into();
+    } else if !single.is_empty() && first != single {
+        status["podIPs"] = json!([{"ip": single}]);
+    }
+}
+
 /// `serviceAccount` is the old name of `serviceAccountName`; both are always shown.
 fn both_service_account_names(spec: &mut Value) {
     let name = text(spec, "serviceAccountName").to_string();

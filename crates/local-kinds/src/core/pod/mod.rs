@@ -66,6 +66,9 @@ impl KindRules for PodRules {
         let spec = object_mut(object, "spec");
         defaults::default_spec(spec);
         defaults::default_pod_only(spec);
+        if let Some(status) = child_mut(object, "status") {
+            defaults::agree_addresses(status);
+        }
     }
 
     fn prepare_for_create(&self, object: &mut Value) {

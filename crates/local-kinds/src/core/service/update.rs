@@ -82,7 +82,13 @@ fn drop_with_type(new: &mut Value, old: &Value) {
     if has_address(old) && !has_address(new) {
         drop_same(
             new,
-            &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"],
+            &[
+                "clusterIP",
+                "clusterIPs",
+                "ipFamilies",
+                "ipFamilyPolicy",
+                "internalTrafficPolicy",
+            ],
         );
     }
     if has_node_ports(old) && !has_node_ports(new) {

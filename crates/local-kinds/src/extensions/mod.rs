@@ -1,0 +1,5 @@
+//! Kinds that change what the API server itself does: webhooks, aggregation, access.
+
+pub mod access;
+pub mod aggregation;
+pub mod webhooks;
