@@ -32,7 +32,7 @@ pub trait Action: Serialize + DeserializeOwned + Send + Sync {
     /// Whether repeating the action changes nothing, even without a client token.
     const REPEATABLE: bool;
     /// The answer.
-    type Response: Serialize + DeserializeOwned + Send;
+    type Response: Answer + DeserializeOwned + Send;
 
     /// The token that makes a repeated call the same call; empty when there is none.
     fn client_token(&self) -> &str {
@@ -40,14 +40,74 @@ pub trait Action: Serialize + DeserializeOwned + Send + Sync {
     }
 }
 
-/// Writes the attributes that every structure on the wire has.
+/// A value that may travel as a member of a request or an answer.
+pub trait Member {
+    /// Whether the member is left out.
+    fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+impl<T> Member for Option<T> {
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T> Member for Vec<T> {}
+impl<K, V> Member for std::collections::BTreeMap<K, V> {}
+impl Member for String {}
+impl Member for bool {}
+impl Member for f64 {}
+impl Member for i64 {}
+impl Member for u64 {}
+impl Member for u32 {}
+impl Member for u16 {}
+impl Member for GroupStatus {}
+
+/// An answer to an action.
+pub trait Answer: Serialize {
+    /// Names the call.
+    fn set_request_id(&mut self, request_id: &str);
+}
+
+/// Writes the attributes that every structure on the wire has: the interface's letter case, defaults for what is
+/// left out, and leaving out what is unset.
 macro_rules! wire {
-    ($($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* })*) => {$(
+    ($($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+    })*) => {$(
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(default, rename_all = "PascalCase")]
-        pub struct $name { $($body)* }
+        pub struct $name {$(
+            $(#[$field_meta])*
+            #[serde(skip_serializing_if = "crate::model::Member::is_absent")]
+            pub $field: $type,
+        )*}
+
+        impl crate::model::Member for $name {}
     )*};
+}
+
+/// Ties answers to the member that names the call.
+macro_rules! answers {
+    ($($($part:ident)::+),* $(,)?) => {$(
+        impl Answer for $($part)::+ {
+            fn set_request_id(&mut self, request_id: &str) {
+                self.request_id = request_id.to_owned();
+            }
+        }
+    )*};
+}
+
+answers! {
+    self::EmptyResponse, create::CreateContainerGroupResponse, describe::DescribeContainerGroupsResponse,
+    status::DescribeContainerGroupStatusResponse, events::DescribeContainerGroupEventsResponse,
+    manage::DescribeContainerLogResponse, manage::ExecContainerCommandResponse,
+    metrics::DescribeContainerGroupMetricResponse, metrics::DescribeMultiContainerGroupMetricResponse,
+    price::DescribeContainerGroupPriceResponse, region::DescribeRegionsResponse,
+    region::DescribeAvailableResourceResponse, region::ListUsageResponse, tags::ListTagResourcesResponse,
 }
 
 /// Ties a request to its action's name and answer.

@@ -247,3 +247,20 @@ async fn lists_are_read_to_their_last_page() {
     let second = &paper.requests.lock().unwrap()[1];
     assert!(second.uri().query().unwrap().contains("NextToken=p2"));
 }
+
+#[tokio::test]
+async fn null_stands_for_a_member_that_is_left_out() {
+    let body = r#"{"RequestId":"R","ContainerGroups":[{"ContainerGroupId":"a","ZoneId":null,"Tags":null}]}"#;
+    let paper = Paper::new(vec![Ok((200, body.to_owned()))]);
+    let request = DescribeContainerGroupsRequest::default();
+    let answer = client(&paper, SignatureVersion::V3)
+        .call(&request)
+        .await
+        .unwrap();
+    assert_eq!(answer.container_groups[0].zone_id, "");
+    let written = serde_json::to_string(&answer.container_groups[0]).unwrap();
+    assert!(
+        !written.contains("null") && written.contains("\"Tags\":[]"),
+        "{written}"
+    );
+}

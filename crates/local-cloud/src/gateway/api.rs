@@ -2,15 +2,13 @@
 
 use super::authenticate::Incoming as Signed;
 use super::refusal::Refusal;
-use super::{Answer, Gateway, json};
+use super::{Answer, Gateway, answer};
 use crate::actions::{self, Call};
 use cloud_api::encoding::parse_form;
-use cloud_api::flatten::prune_nulls;
+use cloud_api::model::Answer as ActionAnswer;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use serde::Serialize;
-use serde_json::Value;
 
 /// Largest form body: room for 20 volumes of files.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -82,15 +80,11 @@ impl Gateway {
             parameters: &parameters,
             host,
         };
-        let mut answer = dispatch(&action, &call).await?;
+        let body = dispatch(&action, &call, request_id).await?;
         if fault.is_some() {
             return Ok(None);
         }
-        prune_nulls(&mut answer);
-        if let Value::Object(members) = &mut answer {
-            members.insert("RequestId".to_owned(), request_id.into());
-        }
-        Ok(Some(json(StatusCode::OK, &answer)))
+        Ok(Some(answer(StatusCode::OK, body)))
     }
 }
 
@@ -137,33 +131,37 @@ fn is_common(name: &str) -> bool {
     COMMON.contains(&name)
 }
 
-fn reply<T: Serialize>(answer: T) -> Result<Value, Refusal> {
-    serde_json::to_value(answer)
+/// Writes an answer down, with the id of its call.
+fn reply<T: ActionAnswer>(mut answer: T, request_id: &str) -> Result<Vec<u8>, Refusal> {
+    answer.set_request_id(request_id);
+    serde_json::to_vec(&answer)
         .map_err(|error| Refusal::internal(format!("The answer cannot be written: {error}.")))
 }
 
-async fn dispatch(action: &str, call: &Call<'_>) -> Result<Value, Refusal> {
+async fn dispatch(action: &str, call: &Call<'_>, id: &str) -> Result<Vec<u8>, Refusal> {
     match action {
-        "CreateContainerGroup" => reply(actions::create::create(call, call.read()?).await?),
-        "DescribeContainerGroups" => reply(actions::describe::describe(call, call.read()?)?),
-        "DescribeContainerGroupStatus" => reply(actions::status::describe(call, call.read()?)?),
-        "DescribeContainerGroupEvents" => reply(actions::events::describe(call, call.read()?)?),
-        "DeleteContainerGroup" => reply(actions::manage::delete(call, call.read()?).await?),
-        "RestartContainerGroup" => reply(actions::manage::restart(call, call.read()?).await?),
-        "UpdateContainerGroup" => reply(actions::manage::update(call, call.read()?).await?),
-        "DescribeContainerLog" => reply(actions::inside::log(call, call.read()?).await?),
-        "ExecContainerCommand" => reply(actions::inside::exec(call, call.read()?).await?),
-        "DescribeContainerGroupMetric" => reply(actions::metrics::one(call, call.read()?).await?),
-        "DescribeMultiContainerGroupMetric" => {
-            reply(actions::metrics::many(call, call.read()?).await?)
+        "CreateContainerGroup" => reply(actions::create::create(call, call.read()?).await?, id),
+        "DescribeContainerGroups" => reply(actions::describe::describe(call, call.read()?)?, id),
+        "DescribeContainerGroupStatus" => reply(actions::status::describe(call, call.read()?)?, id),
+        "DescribeContainerGroupEvents" => reply(actions::events::describe(call, call.read()?)?, id),
+        "DeleteContainerGroup" => reply(actions::manage::delete(call, call.read()?).await?, id),
+        "RestartContainerGroup" => reply(actions::manage::restart(call, call.read()?).await?, id),
+        "UpdateContainerGroup" => reply(actions::manage::update(call, call.read()?).await?, id),
+        "DescribeContainerLog" => reply(actions::inside::log(call, call.read()?).await?, id),
+        "ExecContainerCommand" => reply(actions::inside::exec(call, call.read()?).await?, id),
+        "DescribeContainerGroupMetric" => {
+            reply(actions::metrics::one(call, call.read()?).await?, id)
         }
-        "DescribeContainerGroupPrice" => reply(actions::price::describe(call, call.read()?)?),
-        "DescribeRegions" => reply(actions::region::regions(call)),
-        "DescribeAvailableResource" => reply(actions::region::available(call, &call.read()?)?),
-        "ListUsage" => reply(actions::region::usage(call)?),
-        "TagResources" => reply(actions::tags::tag(call, call.read()?).await?),
-        "UntagResources" => reply(actions::tags::untag(call, call.read()?).await?),
-        "ListTagResources" => reply(actions::tags::list(call, call.read()?)?),
+        "DescribeMultiContainerGroupMetric" => {
+            reply(actions::metrics::many(call, call.read()?).await?, id)
+        }
+        "DescribeContainerGroupPrice" => reply(actions::price::describe(call, call.read()?)?, id),
+        "DescribeRegions" => reply(actions::region::regions(call), id),
+        "DescribeAvailableResource" => reply(actions::region::available(call, &call.read()?)?, id),
+        "ListUsage" => reply(actions::region::usage(call)?, id),
+        "TagResources" => reply(actions::tags::tag(call, call.read()?).await?, id),
+        "UntagResources" => reply(actions::tags::untag(call, call.read()?).await?, id),
+        "ListTagResources" => reply(actions::tags::list(call, call.read()?)?, id),
         unknown => {
             let message =
                 format!("The action {unknown} is not known here, or not in this version.");

@@ -96,7 +96,11 @@ fn refused(refusal: &Refusal, request_id: &str) -> Answer {
 }
 
 fn json(status: StatusCode, body: &Value) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
+    answer(status, body.to_string().into_bytes())
+}
+
+fn answer(status: StatusCode, body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     let content_type = http::HeaderValue::from_static("application/json;charset=utf-8");
     answer
