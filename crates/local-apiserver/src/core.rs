@@ -1,12 +1,14 @@
 //! What every request shares.
 
 use crate::admission::Allocator;
+use crate::aggregation::Remotes;
 use crate::auth::User;
 use crate::auth::pki::Pki;
 use crate::auth::token::Tokens;
 use crate::crd::controller;
 use crate::discovery::RemoteGroup;
 use crate::http::client::Dialer;
+use crate::http::pool::Pool;
 use crate::http::tls::{self, TlsError, Trust};
 use crate::openapi::Documents;
 use crate::registry::{Catalogs, Served};
@@ -35,6 +37,10 @@ pub struct Core {
     pub kubelet_tls: OnceLock<Arc<rustls::ClientConfig>>,
     /// Addresses and ports of Services.
     pub allocator: Arc<Allocator>,
+    /// Connections to webhooks and aggregated servers.
+    pub pool: Pool,
+    /// What aggregated servers serve.
+    pub remotes: Remotes,
     /// OpenAPI v3.
     pub documents: Documents,
 }
@@ -59,7 +65,7 @@ impl Core {
 
     /// Groups of aggregated API servers.
     pub fn remote_groups(&self) -> Vec<RemoteGroup> {
-        Vec::new()
+        self.remotes.groups()
     }
 
     /// Where clients reach the server.

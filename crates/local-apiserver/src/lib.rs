@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 mod admission;
+mod aggregation;
 mod auth;
 mod bootstrap;
 mod core;

@@ -1,6 +1,7 @@
 //! The server as others use it.
 
 use crate::admission::Allocator;
+use crate::aggregation;
 use crate::auth::User;
 use crate::auth::pki::{Pki, PkiError};
 use crate::auth::token::Tokens;
@@ -147,12 +148,15 @@ impl ApiServer {
             advertise: config.advertise.clone(),
             kubelet_tls: Default::default(),
             documents: Default::default(),
+            pool: Default::default(),
+            remotes: Default::default(),
             allocator: Arc::new(Allocator::new(config.service_cidr.0, config.service_cidr.1)),
         });
         crd::controller::refresh(&core);
         bootstrap::run(&core, config.service_cidr.0).await?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(crd::controller::run(core.clone(), stop.clone()));
+        tasks.spawn(aggregation::run(core.clone(), stop.clone()));
         Ok(Self {
             core,
             store: Some(owner),

@@ -15,9 +15,19 @@ impl TestServer {
     /// # Panics
     /// When the temporary directory cannot be made or the server does not start.
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// Starts one with changed settings.
+    ///
+    /// # Panics
+    /// As [`TestServer::start`].
+    pub async fn start_with(change: impl FnOnce(&mut ApiServerConfig)) -> Self {
         let directory =
             std::env::temp_dir().join(format!("springtide-api-{}", uuid::Uuid::new_v4()));
-        let server = match ApiServer::start(ApiServerConfig::new(&directory)).await {
+        let mut config = ApiServerConfig::new(&directory);
+        change(&mut config);
+        let server = match ApiServer::start(config).await {
             Ok(server) => server,
             Err(error) => panic!("the test API server does not start: {error}"),
         };

@@ -30,14 +30,6 @@ pub(super) fn mutate(
     Ok(())
 }
 
-pub(super) fn validate(
-    _attributes: &Attributes<'_>,
-    _object: &Value,
-    _old: Option<&Value>,
-) -> ApiResult<()> {
-    Ok(())
-}
-
 pub(super) fn delete(attributes: &Attributes<'_>, _old: &Value) -> ApiResult<()> {
     let call = attributes.call;
     if call.served.storage_id.as_ref() == "namespaces" && PROTECTED.contains(&attributes.name) {

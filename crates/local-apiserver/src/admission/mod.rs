@@ -3,6 +3,7 @@
 mod builtin;
 mod pods;
 mod services;
+mod webhooks;
 
 pub use services::{Allocator, Reserved};
 
@@ -58,7 +59,7 @@ pub async fn mutate(
         pods::await_account(attributes, object).await;
         pods::mutate(attributes, object)?;
     }
-    Ok(())
+    webhooks::mutate(attributes, object, old).await
 }
 
 /// Refuses the finished object or not.
@@ -67,12 +68,13 @@ pub async fn validate(
     object: &Value,
     old: Option<&Value>,
 ) -> ApiResult<()> {
-    builtin::validate(attributes, object, old)
+    webhooks::validate(attributes, Some(object), old).await
 }
 
 /// Refuses a delete or not.
 pub async fn delete(attributes: &mut Attributes<'_>, old: &Value) -> ApiResult<()> {
-    builtin::delete(attributes, old)
+    builtin::delete(attributes, old)?;
+    webhooks::validate(attributes, None, Some(old)).await
 }
 
 /// Allocates what a Service needs; what was given is held until the answer is dropped.

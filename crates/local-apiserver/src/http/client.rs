@@ -4,6 +4,7 @@ use super::body::{BoxError, RequestBody, ResponseBody};
 use async_trait::async_trait;
 use http::{Request, Response, header};
 use http_body_util::BodyExt;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -46,19 +47,9 @@ pub async fn send(
     target: &Target<'_>,
     mut request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, BoxError> {
-    let stream = tokio::time::timeout(CONNECT, target.dialer.connect(target.address)).await??;
-    let _ = stream.set_nodelay(true);
     let upgrading = request.headers().contains_key(header::UPGRADE);
     let client_side = upgrading.then(|| hyper::upgrade::on(&mut request));
-    let mut sender = match &target.tls {
-        Some((config, name)) => {
-            let name = ServerName::try_from(name.clone())?;
-            let connector = tokio_rustls::TlsConnector::from(config.clone());
-            let tls = tokio::time::timeout(CONNECT, connector.connect(name, stream)).await??;
-            handshake(tls).await?
-        }
-        None => handshake(stream).await?,
-    };
+    let mut sender = connect(target).await?;
     let mut response = sender.send_request(request).await?;
     if response.status() == http::StatusCode::SWITCHING_PROTOCOLS
         && let Some(client_side) = client_side
@@ -80,9 +71,20 @@ pub async fn send(
     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
 }
 
-async fn handshake<S>(
-    stream: S,
-) -> Result<hyper::client::conn::http1::SendRequest<RequestBody>, BoxError>
+/// A fresh connection.
+pub async fn connect(target: &Target<'_>) -> Result<SendRequest<RequestBody>, BoxError> {
+    let stream = tokio::time::timeout(CONNECT, target.dialer.connect(target.address)).await??;
+    let _ = stream.set_nodelay(true);
+    let Some((config, name)) = &target.tls else {
+        return handshake(stream).await;
+    };
+    let name = ServerName::try_from(name.clone())?;
+    let connector = tokio_rustls::TlsConnector::from(config.clone());
+    let tls = tokio::time::timeout(CONNECT, connector.connect(name, stream)).await??;
+    handshake(tls).await
+}
+
+async fn handshake<S>(stream: S) -> Result<SendRequest<RequestBody>, BoxError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {

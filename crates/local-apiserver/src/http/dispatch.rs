@@ -4,6 +4,7 @@ use super::accept;
 use super::body::{self, RequestBody, ResponseBody};
 use super::path::{self, ResourcePath, Route};
 use super::render;
+use crate::aggregation;
 use crate::auth::{User, authorize, reviews};
 use crate::core::Core;
 use crate::registry::context::Call;
@@ -44,6 +45,10 @@ async fn route(
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     match path::parse(parts.uri.path()) {
         Route::Resource(found) => resource(core, user, parts, query, body, found).await,
+        Route::GroupVersion(group, version) if aggregation::is_remote(&core, &group, &version) => {
+            authorize::check_path(&core, &user, "get", parts.uri.path())?;
+            Ok(aggregation::forward(&core, &user, &group, &version, parts, body).await)
+        }
         fixed => {
             let verb = parts.method.as_str().to_ascii_lowercase();
             authorize::check_path(&core, &user, &verb, parts.uri.path())?;
@@ -99,24 +104,17 @@ async fn resource(
     body: RequestBody,
     path: ResourcePath,
 ) -> ApiResult<Response<ResponseBody>> {
+    if aggregation::is_remote(&core, &path.group, &path.version) {
+        check_access(&core, &user, &path, verb(&parts.method, &path, &query))?;
+        return Ok(
+            aggregation::forward(&core, &user, &path.group, &path.version, parts, body).await,
+        );
+    }
     if !core.catalogs.now().has_group(&path.group) {
         return Ok(body::text(404, "404 page not found\n"));
     }
     let verb = verb(&parts.method, &path, &query);
-    let wanted = authorize::Wanted {
-        verb: verb.unwrap_or("get"),
-        group: &path.group,
-        version: &path.version,
-        resource: &path.plural,
-        subresource: &path.subresource,
-        namespace: if path.plural == "namespaces" && path.namespace.is_empty() {
-            &path.name
-        } else {
-            &path.namespace
-        },
-        name: &path.name,
-    };
-    authorize::check(&core, &user, &wanted)?;
+    check_access(&core, &user, &path, verb)?;
     let served = find(&core, &path)?;
     let verb = verb
         .filter(|_| parts.method != Method::HEAD)
@@ -169,6 +167,28 @@ async fn resource(
     let mut response = outcome.unwrap_or_else(|error| body::error(&error));
     add_warnings(&call, &mut response);
     Ok(response)
+}
+
+fn check_access(
+    core: &Core,
+    user: &User,
+    path: &ResourcePath,
+    verb: Option<&str>,
+) -> ApiResult<()> {
+    let wanted = authorize::Wanted {
+        verb: verb.unwrap_or("get"),
+        group: &path.group,
+        version: &path.version,
+        resource: &path.plural,
+        subresource: &path.subresource,
+        namespace: if path.plural == "namespaces" && path.namespace.is_empty() {
+            &path.name
+        } else {
+            &path.namespace
+        },
+        name: &path.name,
+    };
+    authorize::check(core, user, &wanted)
 }
 
 fn check_method(served: &Served, path: &ResourcePath, verb: &str) -> ApiResult<()> {

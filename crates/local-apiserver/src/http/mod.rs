@@ -7,6 +7,7 @@ pub mod compress;
 pub mod dispatch;
 pub mod listen;
 pub mod path;
+pub mod pool;
 pub mod render;
 pub mod table;
 pub mod tls;

@@ -4,4 +4,5 @@
 mod crud;
 mod custom;
 mod golden;
+mod remote;
 mod tls;
