@@ -137,11 +137,10 @@ fn ports(object: &Value) -> String {
         .iter()
         .map(|one| match (integer(one, "port"), text(one, "name")) {
             (Some(number), _) => number.to_string(),
-            (None, "") => "*".to_string(),
             (None, name) => name.to_string(),
         })
         .collect();
-    if all.is_empty() {
+    if all.iter().all(String::is_empty) {
         UNSET.to_string()
     } else {
         cut(&all, SHOWN)

@@ -11,9 +11,11 @@ mod core;
 mod endpoint_slice;
 mod extensions;
 mod lease;
+mod networking;
 mod policy;
 mod print;
 pub mod rules;
+mod storage;
 pub mod table;
 mod tree;
 

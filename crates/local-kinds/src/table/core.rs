@@ -87,6 +87,7 @@ pub const CORE: &[KindRow] = &[
         short_names: &["pvc"],
         subresources: &[status("PersistentVolumeClaim")],
         storage_version_hash: "QWTyNDq0dC4=",
+        rules: &crate::storage::claim::ClaimRules,
         ..ROW
     },
     KindRow {
@@ -97,6 +98,7 @@ pub const CORE: &[KindRow] = &[
         short_names: &["pv"],
         subresources: &[status("PersistentVolume")],
         storage_version_hash: "HN/zwEC+JgM=",
+        rules: &crate::storage::volume::VolumeRules,
         ..ROW
     },
     KindRow {

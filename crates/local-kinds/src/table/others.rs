@@ -25,6 +25,7 @@ pub const NETWORKING: &[KindRow] = &[
         singular: "ingressclass",
         namespaced: false,
         storage_version_hash: "l/iqIbDgFyQ=",
+        rules: &crate::networking::ingress::IngressClassRules,
         ..ROW
     },
     KindRow {
@@ -35,6 +36,7 @@ pub const NETWORKING: &[KindRow] = &[
         short_names: &["ing"],
         subresources: &[status("Ingress")],
         storage_version_hash: "39NQlfNR+bo=",
+        rules: &crate::networking::ingress::IngressRules,
         ..ROW
     },
     KindRow {
@@ -44,6 +46,7 @@ pub const NETWORKING: &[KindRow] = &[
         singular: "networkpolicy",
         short_names: &["netpol"],
         storage_version_hash: "YpfwF18m1G8=",
+        rules: &crate::networking::network_policy::NetworkPolicyRules,
         ..ROW
     },
 ];

@@ -26,6 +26,7 @@ pub use ports::PROTOCOLS;
 pub use quality::quality_of_service;
 pub use scheduling::TAINT_EFFECTS;
 pub use template::{check_template, default_template};
+pub use volumes::{host_path as check_host_path, nfs as check_nfs};
 
 use crate::print::{NAME, column, wide};
 use crate::rules::{Column, KindRules};
