@@ -16,7 +16,7 @@ use local_network::{Backend, BackendState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Sender;
+use super::connection::{Reuse, Sender};
 
 /// Idle connections kept to one endpoint; further ones are closed after their request.
 const IDLE_CONNECTIONS: usize = 128;
@@ -39,7 +39,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddrV4) -> Self {
+    pub(crate) fn new(address: SocketAddrV4) -> Self {
         Self {
             address,
             outstanding: AtomicUsize::new(0),
@@ -53,13 +53,21 @@ impl Endpoint {
     }
 
     /// An open connection that waits for a request, the one used last first.
-    pub(crate) fn take_idle(&self) -> Option<Sender> {
+    pub(crate) fn take_idle(&self, reuse: Reuse) -> Option<Sender> {
+        if reuse == Reuse::Never {
+            return None;
+        }
         let mut idle = lock(&self.idle);
         let now = Instant::now();
-        let ready = idle
-            .iter()
-            .rposition(|(sender, since)| sender.is_ready() && now - *since < IDLE_LIMIT)?;
-        idle.remove(ready).map(|(sender, _)| sender)
+        loop {
+            let ready = idle
+                .iter()
+                .rposition(|(sender, since)| sender.is_ready() && now - *since < IDLE_LIMIT)?;
+            let (sender, _) = idle.remove(ready)?;
+            if reuse == Reuse::Any || sender.is_alive() {
+                return Some(sender);
+            }
+        }
     }
 
     /// Takes a connection back after a complete answer.

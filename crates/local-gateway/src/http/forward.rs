@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use super::{
     FirstServed, Shared,
-    connection::{self, AnswerBody, Connection, RequestBody},
+    connection::{self, AnswerBody, Connection, RequestBody, Reuse},
     endpoints::Place,
     headers, tunnel,
 };
@@ -104,13 +104,17 @@ impl Shared {
     ) -> Result<AnswerToClient, (StatusCode, &'static str)> {
         let deadline = Instant::now() + ENDPOINT_PATIENCE;
         let mut failed = Vec::new();
-        let mut fresh = upgrade.is_some();
+        let mut reuse = match (upgrade.is_some(), outgoing.repeatable) {
+            (true, _) => Reuse::Never,
+            (false, true) => Reuse::Any,
+            (false, false) => Reuse::Alive,
+        };
         for attempt in 1..=ATTEMPTS {
             let place = self.place(&mut failed, attempt, deadline).await;
             let place = place.ok_or((StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready"))?;
             let address = place.0.address;
             let Ok(mut connection) =
-                connection::open(&place.0, &self.dialer, fresh, &self.abort).await
+                connection::open(&place.0, &self.dialer, reuse, &self.abort).await
             else {
                 place.0.suspect();
                 failed.push(address);
@@ -142,7 +146,7 @@ impl Shared {
                 }
                 Err(Failure::Unsent | Failure::Unanswered) => {
                     self.counters.count_retry();
-                    fresh = true;
+                    reuse = Reuse::Never;
                     if !used {
                         failed.push(address);
                     }
@@ -184,7 +188,7 @@ impl Shared {
         place: &Place,
         outgoing: &mut Outgoing,
     ) -> Result<Response<Incoming>, Failure> {
-        let sending = connection.sender.try_send_request(request);
+        let sending = connection.sender.try_send(request);
         let result = tokio::select! {
             result = timeout(ANSWER_PATIENCE, sending) => result.map_err(|_| Failure::TooLate)?,
             () = async { place.0.gone().await; sleep(DEPARTED_PATIENCE).await } => return Err(Failure::Unanswered),

@@ -297,3 +297,43 @@ async fn stopping_finishes_requests_under_way_and_then_ends() {
     drop(idle);
     assert!(Client::connect(running.address).await.is_err());
 }
+
+/// Answers one request on each connection as if it could take more, and then hangs up.
+fn answers_once_and_hangs_up() -> local_network::Backend {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else {
+        panic!()
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 2048];
+            if std::io::Read::read(&mut stream, &mut request).is_ok_and(|length| length > 0) {
+                std::io::Write::write_all(
+                    &mut stream,
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                )
+                .unwrap();
+            }
+        }
+    });
+    local_network::Backend {
+        address,
+        state: BackendState::Ready,
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_must_not_be_repeated_meets_no_connection_that_is_closed() {
+    let running = Running::new(&[answers_once_and_hangs_up()]).await;
+    let mut client = running.client().await;
+    for _ in 0..50 {
+        let request = Request::post("/")
+            .header("host", "shop")
+            .body(Full::new(Bytes::from("order")))
+            .unwrap();
+        assert_eq!(client.send(request).await.unwrap().status(), StatusCode::OK);
+        // The endpoint's end of the connection reaches the kernel while this thread, and so the balancer, stands still.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -26,10 +26,10 @@ async fn a_load_balancer_created_through_the_api_serves_its_pods() {
     let services: Api<Service> = Api::namespaced(client.clone(), "default");
     let service = json!({
         "metadata": {"name": "shop"},
-        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.20", "selector": {"app": "shop"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "shop"},
                  "ports": [{"port": 80, "targetPort": 8080, "appProtocol": "http"}]},
     });
-    services
+    let created = services
         .create(
             &PostParams::default(),
             &serde_json::from_value(service).unwrap(),
@@ -62,13 +62,9 @@ async fn a_load_balancer_created_through_the_api_serves_its_pods() {
         "pod-1"
     );
 
+    let cluster_ip: Ipv4Addr = created.spec.unwrap().cluster_ip.unwrap().parse().unwrap();
     let sockets = cluster.network().sockets();
-    let connect = async || {
-        sockets
-            .tcp_connect((Ipv4Addr::new(10, 96, 0, 20), 80).into())
-            .await
-            .ok()
-    };
+    let connect = async || sockets.tcp_connect((cluster_ip, 80).into()).await.ok();
     let stream = cluster.eventually_async(connect).await;
     assert_eq!(ask(stream).await, "pod-1");
 
