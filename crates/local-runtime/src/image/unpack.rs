@@ -405,6 +405,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 
+    use proptest::prelude::*;
     use tar::{Builder, Header};
 
     use super::*;
@@ -558,6 +559,43 @@ mod tests {
         usize::try_from(length)
             .ok()
             .map(|length| value[..length].to_vec())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn nothing_is_ever_written_outside(entries in proptest::collection::vec((path(), 0..5_u8, path()), 1..12)) {
+            let parent = tempfile::tempdir().unwrap();
+            let victim = parent.path().join("victim");
+            fs::write(&victim, "safe").unwrap();
+            let target = parent.path().join("layer");
+            fs::create_dir(&target).unwrap();
+            let kinds = [Regular, Directory, Symlink, Link, EntryType::Fifo];
+            let listed: Vec<(&str, EntryType, &str, &[u8])> = entries
+                .iter()
+                .map(|(path, kind, link)| (path.as_str(), kinds[usize::from(*kind)], link.as_str(), &b""[..]))
+                .collect();
+            let _ = unpack(&archive(&listed)[..], &target, UnpackLimits::default());
+            prop_assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 2);
+            let found = fs::metadata(&victim).unwrap();
+            prop_assert_eq!((found.nlink(), found.uid(), found.len()), (1, 0, 4));
+        }
+    }
+
+    /// Short paths of few names, so that entries often meet each other.
+    fn path() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec![
+            "a",
+            "b",
+            "..",
+            ".",
+            "victim",
+            ".wh.a",
+            ".wh..wh..opq",
+            "",
+        ]);
+        proptest::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"))
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What a host must have before anything is tried on it.
 
 use std::fs;
+use std::path::Path;
 
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
 
@@ -32,6 +34,23 @@ pub(super) fn check() -> Result<(), RuntimeError> {
             "the kernel has no overlay file system",
             "load it with `modprobe overlay`",
         ));
+    }
+    Ok(())
+}
+
+/// Overlay does not take another overlay for its upper layer, and every container start would fail.
+pub(super) fn check_state_dir(state_dir: &Path) -> Result<(), RuntimeError> {
+    let found = statfs(state_dir).map_err(|error| RuntimeError::Io {
+        action: "look at the file system of",
+        path: state_dir.to_path_buf(),
+        source: error.into(),
+    })?;
+    if found.filesystem_type() == OVERLAYFS_SUPER_MAGIC {
+        let what = format!(
+            "{} is itself on an overlay file system",
+            state_dir.display()
+        );
+        return Err(missing(&what, "use a data directory on a disk or a volume"));
     }
     Ok(())
 }

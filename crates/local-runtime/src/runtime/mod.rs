@@ -115,6 +115,7 @@ impl Runtime {
         fs::create_dir_all(&sandboxes).map_err(RuntimeError::io("create", &sandboxes))?;
         let state_dir =
             fs::canonicalize(&state_dir).map_err(RuntimeError::io("find", &state_dir))?;
+        host::check_state_dir(&state_dir)?;
         let group = cluster_group(&cluster_id);
         cgroups.create(&group).map_err(host::cgroup_remedy)?;
         let images = ImageStore::open(&state_dir)

@@ -284,7 +284,16 @@ impl Shim {
             status.finished_at = Some(finished_at);
             status.message = read_termination_message(&container);
         }
-        save(&container, Durability::Machine);
+        // A sandbox that is going takes its records along.
+        let lasting = !self.closing.get();
+        save(
+            &container,
+            if lasting {
+                Durability::Machine
+            } else {
+                Durability::Process
+            },
+        );
         container.ended.send_replace(true);
         self.changed();
         self.remove_group(container.group.clone()).await;

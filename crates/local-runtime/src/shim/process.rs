@@ -58,6 +58,7 @@ pub(super) fn become_program(
     for limit in &record.spec.rlimits {
         set_limit(limit)?;
     }
+    leave_keyring();
     connect_streams(stdio, control, &identity)?;
     let directory = record.working_directory.as_str();
     chdir(directory).in_step(|| format!("change to working directory {directory}"))?;
@@ -135,6 +136,14 @@ fn set_limit(limit: &Rlimit) -> Step<()> {
     Errno::result(result)
         .map(drop)
         .in_step(|| format!("set limit {}", limit.name))
+}
+
+/// The host's session keyring is not for containers to read. Kernels without keyrings have none to leave.
+fn leave_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for a new keyring without one; nothing else is read.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, anonymous) };
 }
 
 fn connect_streams(stdio: ChildStdio, control: &ControlSender, identity: &Identity) -> Step<()> {
