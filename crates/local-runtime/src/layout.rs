@@ -20,9 +20,14 @@ impl SandboxDirectory {
         self.0.join("sandbox.json")
     }
 
-    /// Held by the shim for as long as it lives.
+    /// Held by the shim for as long as it lives, and by whoever clears up after it. Holds the shim's process number.
     pub(crate) fn lock(&self) -> PathBuf {
         self.0.join("shim.lock")
+    }
+
+    /// Says that the sandbox was found without a shim: one that comes late must not begin.
+    pub(crate) fn tombstone(&self) -> PathBuf {
+        self.0.join("dead")
     }
 
     pub(crate) fn shared_memory(&self) -> PathBuf {

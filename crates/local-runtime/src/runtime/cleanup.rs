@@ -1,7 +1,7 @@
 //! Taking away what shims left, and listing what is still there.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::cgroup::{Cgroups, cluster_group};
 use crate::durable::read_json;
 use crate::error::RuntimeError;
 use crate::layout::{self, SandboxDirectory};
-use crate::protocol::{Request, Response, SandboxRecord};
+use crate::protocol::{Connection, Request, Response, SandboxRecord};
 use crate::shim::{CLUSTER_ARGUMENT, SANDBOX_ARGUMENT};
 
 /// A killed process, or a cgroup after its last process, is gone long before.
@@ -27,6 +27,8 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(40);
 /// Sandboxes removed side by side.
 const PARALLEL_REMOVALS: usize = 16;
 const POLL: Duration = Duration::from_millis(2);
+/// Between two questions to a shim that is being started.
+const START_POLL: Duration = Duration::from_millis(20);
 
 /// What is left of a cluster on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -144,6 +146,48 @@ pub(super) fn clear_dead(
     Ok(())
 }
 
+/// Keeps shims off a sandbox: waits until its shim has ended, kills one that does not end.
+/// Nothing when the sandbox's directory is not there.
+fn take_over(directory: &SandboxDirectory) -> Option<File> {
+    let path = directory.lock();
+    let mut options = File::options();
+    let lock = options
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .ok()?;
+    let mut deadline = Instant::now() + PATIENCE;
+    let mut killed = false;
+    while let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        if Instant::now() > deadline {
+            let pid = fs::read_to_string(&path)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            let pid = pid.filter(|_| !killed)?;
+            // It holds the lock, so the number is its own. Its containers are cleared right after.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            killed = true;
+            deadline = Instant::now() + PATIENCE;
+        }
+        std::thread::sleep(POLL);
+    }
+    Some(lock)
+}
+
+/// Clears up after a shim that is gone, for good: one that comes late will not begin. Blocks.
+pub(super) fn give_up(
+    cgroups: &Cgroups,
+    directory: &SandboxDirectory,
+    group: &Path,
+) -> Result<(), String> {
+    let _lock = take_over(directory);
+    let tombstone = directory.tombstone();
+    File::create(&tombstone).map_err(|error| format!("create {}: {error}", tombstone.display()))?;
+    clear_dead(cgroups, directory, group)
+}
+
 /// Asks the shim to remove everything; without a shim does it itself. Removes the sandbox's directory.
 pub(super) async fn remove_sandbox(
     cgroups: &Cgroups,
@@ -151,19 +195,16 @@ pub(super) async fn remove_sandbox(
     id: &str,
     group: Option<PathBuf>,
 ) -> Result<(), Vec<String>> {
-    let mut reasons = Vec::new();
-    let pid = client::connect_with_pid(&directory.0)
-        .await
-        .ok()
-        .and_then(|(_, pid)| pid);
-    match client::ask(&directory.0, id, &Request::RemoveSandbox, REMOVE_LIMIT).await {
+    let connected = client::connect_with_pid(&directory.0).await.ok();
+    let pid = connected.and_then(|(_, pid)| pid);
+    match ask_to_remove(directory, id).await {
         Ok((Response::Done, _)) | Err(RuntimeError::ShimGone(_)) => {}
         Ok((Response::Failed { reason, .. }, _)) => {
-            tracing::warn!(sandbox = id, reason, "shim could not remove all")
+            tracing::warn!(sandbox = id, reason, "shim could not remove all");
         }
         Ok((other, _)) => tracing::warn!(sandbox = id, ?other, "shim answered out of place"),
         Err(error) => {
-            tracing::warn!(sandbox = id, %error, "shim could not be asked to remove its sandbox")
+            tracing::warn!(sandbox = id, %error, "shim could not be asked to remove its sandbox");
         }
     }
     let (cgroups, directory) = (cgroups.clone(), directory.clone());
@@ -171,27 +212,55 @@ pub(super) async fn remove_sandbox(
         if let Some(pid) = pid {
             wait_or_kill(pid);
         }
-        let mut reasons = Vec::new();
-        if let Some(group) = group {
-            reasons.extend(clear_dead(&cgroups, &directory, &group).err());
-        }
-        match fs::remove_dir_all(&directory.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                reasons.push(format!("remove {}: {error}", directory.0.display()));
-            }
-            _ => {}
-        }
-        reasons
+        remove_files(&cgroups, &directory, group.as_deref())
     };
-    match tokio::task::spawn_blocking(rest).await {
-        Ok(more) => reasons.extend(more),
-        Err(error) => reasons.push(error.to_string()),
-    }
+    let reasons = match tokio::task::spawn_blocking(rest).await {
+        Ok(reasons) => reasons,
+        Err(error) => vec![error.to_string()],
+    };
     if reasons.is_empty() {
         Ok(())
     } else {
         Err(reasons)
     }
+}
+
+/// A shim that has only just begun to live answers in a moment.
+async fn ask_to_remove(
+    directory: &SandboxDirectory,
+    id: &str,
+) -> Result<(Response, Connection), RuntimeError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = client::ask(&directory.0, id, &Request::RemoveSandbox, REMOVE_LIMIT).await;
+        let starting =
+            matches!(asked, Err(RuntimeError::ShimGone(_))) && client::is_alive(directory);
+        if !starting || Instant::now() > deadline {
+            return asked;
+        }
+        tokio::time::sleep(START_POLL).await;
+    }
+}
+
+/// What is left once the shim is gone. Blocks.
+fn remove_files(
+    cgroups: &Cgroups,
+    directory: &SandboxDirectory,
+    group: Option<&Path>,
+) -> Vec<String> {
+    // A shim that was being started when its program ended may still come; it finds the lock taken, or its file gone.
+    let _lock = take_over(directory);
+    let mut reasons = Vec::new();
+    if let Some(group) = group {
+        reasons.extend(clear_dead(cgroups, directory, group).err());
+    }
+    match fs::remove_dir_all(&directory.0) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            reasons.push(format!("remove {}: {error}", directory.0.display()));
+        }
+        _ => {}
+    }
+    reasons
 }
 
 /// A shim ends by itself after its last answer; one that does not is killed.

@@ -160,7 +160,16 @@ impl Runtime {
             Err(error) => {
                 // Its creation was cut short before anything was started.
                 tracing::warn!(%error, directory = %directory.0.display(), "remove a sandbox without a record");
-                let _ = fs::remove_dir_all(&directory.0);
+                let name = directory
+                    .0
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned());
+                let name = name.unwrap_or_default();
+                let removed =
+                    cleanup::remove_sandbox(&self.inner.cgroups, &directory, &name, None).await;
+                if let Err(reasons) = removed {
+                    tracing::warn!(sandbox = %name, ?reasons, "clear a sandbox without a record");
+                }
                 return;
             }
         };
@@ -368,7 +377,7 @@ fn millis(duration: Duration) -> u64 {
 
 async fn clear_lost(cgroups: Cgroups, sandbox: Arc<Sandbox>) {
     let clearing = tokio::task::spawn_blocking(move || {
-        let outcome = cleanup::clear_dead(&cgroups, &sandbox.directory, &sandbox.group);
+        let outcome = cleanup::give_up(&cgroups, &sandbox.directory, &sandbox.group);
         if let Err(reason) = outcome {
             tracing::warn!(sandbox = %sandbox.record.spec.id, reason, "clear what a dead shim left");
         }

@@ -1,9 +1,12 @@
 //! What a shim does before it answers: its lock, its cgroup, its namespaces, the sandbox's files.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -13,7 +16,7 @@ use nix::unistd::{Pid, chdir, sethostname};
 use super::process::{become_subreaper, raise_open_files, set_process_name};
 use super::rootfs::mount_shared_memory;
 use super::spawn::{namespace_of, spawn_pause};
-use super::step::{InStep, Step};
+use super::step::{InStep, Step, StepError};
 use crate::cgroup::Cgroups;
 use crate::durable::read_json;
 use crate::layout::{self, SandboxDirectory};
@@ -21,6 +24,10 @@ use crate::protocol::SandboxRecord;
 
 /// The kernel should take anything else first.
 const SHIM_OOM_SCORE: &str = "-998";
+
+/// Until whoever holds the lock for a moment has let go.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// A shim that is ready to answer.
 pub(super) struct Prepared {
@@ -100,14 +107,36 @@ fn undo(directory: &SandboxDirectory, cgroups: &Cgroups, group: &Path) {
     // Whatever was not made yet is no harm.
     let _ = umount2(&directory.shared_memory(), MntFlags::MNT_DETACH);
     cgroups.kill_once(group);
-    cgroups.remove(group, std::time::Duration::from_secs(1));
+    cgroups.remove(group, Duration::from_secs(1));
 }
 
+/// From here on this shim is the sandbox's only one, and nobody clears the sandbox up under its feet.
 fn take_lock(directory: &SandboxDirectory) -> Step<File> {
     let path = directory.lock();
     let step = || format!("lock {}", path.display());
-    let lock = File::create(&path).in_step(step)?;
-    lock.try_lock().in_step(step)?;
+    let options = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .clone();
+    let mut lock = options.open(&path).in_step(step)?;
+    let deadline = Instant::now() + LOCK_LIMIT;
+    // Someone who looks whether a shim lives holds the lock for a moment.
+    while let Err(error) = lock.try_lock() {
+        if Instant::now() > deadline {
+            return Err(error).in_step(step);
+        }
+        std::thread::sleep(LOCK_RETRY);
+    }
+    let removed = lock.metadata().in_step(step)?.nlink() == 0;
+    if removed || directory.tombstone().exists() {
+        return Err(StepError(
+            "the sandbox was given up before its shim began".to_owned(),
+        ));
+    }
+    lock.set_len(0).in_step(step)?;
+    lock.write_all(std::process::id().to_string().as_bytes())
+        .in_step(step)?;
     Ok(lock)
 }
 

@@ -75,16 +75,81 @@ async fn helper_that_is_killed() {
     let _ = session.stdout.read_u8().await;
 }
 
+/// Not a test by itself either: it creates and removes sandboxes until it is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killing_the_program_neither_ends_nor_leaks_its_containers() {
-    let world = World::new().await;
-    let mut program = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "survival::helper_that_is_killed"])
+async fn helper_that_churns() {
+    let (Ok(state), Ok(cluster)) = (std::env::var(HELPER_STATE), std::env::var(HELPER_CLUSTER))
+    else {
+        return;
+    };
+    let runtime = &Runtime::open(config(state.as_ref(), &cluster))
+        .await
+        .unwrap();
+    std::fs::write(Path::new(&state).join("started"), "").unwrap();
+    let churn = (0..4).map(|number| async move {
+        for round in 0.. {
+            let pod = format!("pod-{number}-{round}");
+            runtime.create_sandbox(sandbox(&pod)).await.unwrap();
+            let id = runtime
+                .create_container(&pod, sleeper("web"))
+                .await
+                .unwrap();
+            runtime.start_container(&id).await.unwrap();
+            if round % 2 == 0 {
+                runtime.remove_sandbox(&pod).await.unwrap();
+            }
+        }
+    });
+    futures::future::join_all(churn).await;
+}
+
+fn start_helper(world: &World, name: &str) -> std::process::Child {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
         .env(HELPER_STATE, world.state.path())
         .env(HELPER_CLUSTER, &world.cluster)
         .stdout(std::process::Stdio::null())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_killed_at_any_moment_leaves_only_what_can_be_found_or_removed() {
+    for milliseconds in [5, 40, 90, 170, 260] {
+        let world = World::new().await;
+        let mut program = start_helper(&world, "survival::helper_that_churns");
+        eventually("the program has begun", async || {
+            world.state.path().join("started").exists()
+        })
+        .await;
+        // Wherever it is by then is as good as anywhere else.
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        program.kill().unwrap();
+        program.wait().unwrap();
+        let again = Runtime::open(config(world.state.path(), &world.cluster))
+            .await
+            .unwrap();
+        for found in again.sandboxes().await {
+            for container in again.containers(&found.id).await {
+                let known = [
+                    ContainerState::Created,
+                    ContainerState::Running,
+                    ContainerState::Exited,
+                ];
+                assert!(known.contains(&container.state));
+            }
+            again.remove_sandbox(&found.id).await.unwrap();
+        }
+        // Whatever is created under the same name is whole again.
+        again.create_sandbox(sandbox("pod-0-0")).await.unwrap();
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_the_program_neither_ends_nor_leaks_its_containers() {
+    let world = World::new().await;
+    let mut program = start_helper(&world, "survival::helper_that_is_killed");
     eventually("the program has started its container", async || {
         world.state.path().join("started").exists()
     })
