@@ -5,5 +5,7 @@
 
 mod burst;
 mod kubelet;
+mod recorded;
+mod victims;
 mod workloads;
 mod world;

@@ -49,7 +49,11 @@ impl World {
 
     /// With three nodes like those of the recordings.
     pub async fn with_nodes() -> Self {
-        let world = Self::start(ControllersConfig::default()).await;
+        let config = ControllersConfig {
+            ca_pem: Some("a certificate".to_owned()),
+            ..ControllersConfig::default()
+        };
+        let world = Self::start(config).await;
         for (name, zone) in [
             ("node-a", "zone-1"),
             ("node-b", "zone-2"),
@@ -74,7 +78,6 @@ impl World {
     }
 
     /// Makes a namespace.
-    #[allow(dead_code)]
     pub async fn namespace(&self, name: &str) {
         let _: Namespace = self.create(None, json!({"metadata": {"name": name}})).await;
     }
