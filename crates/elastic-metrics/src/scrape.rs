@@ -64,7 +64,11 @@ async fn ask_nodes(
             }
         }
         round = round.wrapping_add(1);
-        let asked = nodes.iter().map(|node| ask(&client, &board, node));
+        // A list, because a lazy iterator that borrows would keep this future from moving between threads.
+        let asked: Vec<_> = nodes
+            .iter()
+            .map(|node| ask(&client, &board, node))
+            .collect();
         let answers: Vec<bool> = futures::stream::iter(asked)
             .buffer_unordered(CALLS)
             .collect()

@@ -1,0 +1,313 @@
+//! Every flag of the program, as types.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Elastic capacity for Kubernetes: steady load on nodes you own, peaks on serverless containers billed by the second.
+#[derive(Debug, Parser)]
+#[command(name = "springtide", version, arg_required_else_help = true)]
+pub struct Arguments {
+    /// What to log to standard error: error, warn, info, debug, or `crate=level,…`.
+    #[arg(long, global = true, default_value = "warn", env = "SPRINGTIDE_LOG")]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a local cluster in the foreground until Ctrl-C.
+    Up(UpArguments),
+    /// Stop a cluster and remove everything it left running; its data stays.
+    Down(DownArguments),
+    /// Show a cluster: addresses, credentials' places, nodes, load balancers.
+    Status(StatusArguments),
+    /// Container images of a cluster.
+    Image(ImageArguments),
+    /// Put load on an HTTP address: virtual users with think time, rising and falling in steps.
+    Load(LoadArguments),
+    /// The main job, shown: a shop meets a flash sale, overflows on to serverless containers and comes back.
+    Demo(DemoArguments),
+    /// Where the seconds of an ElasticWorkload's last burst went.
+    Timeline(TimelineArguments),
+    /// Print shell completions.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Measure a burst several times; used by `cargo xtask bench burst`.
+    #[command(hide = true)]
+    BenchBurst {
+        /// Repetitions.
+        #[arg(long, default_value_t = 5)]
+        repeat: u32,
+    },
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Sentences and tables.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Which cluster is meant.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArguments {
+    /// The cluster's data directory; another directory is another cluster.
+    #[arg(
+        long,
+        default_value = "/var/lib/springtide",
+        env = "SPRINGTIDE_DATA_DIR"
+    )]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UpArguments {
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    #[command(flatten)]
+    pub size: SizeArguments,
+    /// Address of the API server; port 0 takes a free one and keeps it.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+}
+
+/// How big the cluster is.
+#[derive(Clone, Debug, Args)]
+pub struct SizeArguments {
+    /// Number of worker nodes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub workers: u32,
+    /// CPU each worker may use, for example `1`, `0.5` or `500m`.
+    #[arg(long, default_value = "1", value_parser = parse_cpu)]
+    pub worker_cpu: u64,
+    /// Memory each worker may use, for example `1Gi`.
+    #[arg(long, default_value = "1Gi", value_parser = parse_memory)]
+    pub worker_memory: u64,
+    /// Zones of the local cloud, each with a virtual node.
+    #[arg(long, value_delimiter = ',', default_value = "cn-hangzhou-k")]
+    pub zones: Vec<String>,
+    /// Container groups exist only on paper (for scale tests); named so wherever it shows.
+    #[arg(long)]
+    pub simulated: bool,
+    /// With --simulated: how long a group takes from created to running.
+    #[arg(long, default_value = "0ms", value_parser = parse_duration)]
+    pub simulated_start_delay: Duration,
+    /// How often autoscalers decide.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub hpa_sync_period: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct DownArguments {
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    /// Remove the data directory too: objects, images, ledger, keys.
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    /// `text` or `json`.
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageArguments {
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Load an OCI or Docker archive.
+    Load {
+        /// The archive, plain or gzip.
+        archive: PathBuf,
+    },
+    /// List images.
+    List {
+        /// `text` or `json`.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
+    /// Build the sample shop's image from this program itself.
+    BuildSample,
+}
+
+#[derive(Debug, Args)]
+pub struct LoadArguments {
+    /// Where requests go, `http://host[:port]/path`.
+    pub url: String,
+    /// Most users at once.
+    #[arg(long, default_value_t = 100)]
+    pub users: u32,
+    /// Whole run: a third rising, a third at the top, a third falling.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Steps of the rise.
+    #[arg(long, default_value_t = 10)]
+    pub steps: u32,
+    /// Mean pause of a user between answer and next request.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub think_time: Duration,
+    /// A request without a complete answer by then has failed.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Count the values of this response header.
+    #[arg(long)]
+    pub count_header: Option<String>,
+    /// Seed of the users' pauses.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// `text` or `json`.
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Most users at once.
+    #[arg(long, default_value_t = 1000)]
+    pub users: u32,
+    /// How long the load lasts.
+    #[arg(long, default_value = "90s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Where report.json and report.html are written.
+    #[arg(long, default_value = ".")]
+    pub report_dir: PathBuf,
+    /// Leave the cluster up until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+    /// Data directory of the demo's cluster; a temporary one is used and removed when absent.
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct TimelineArguments {
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    /// Name of the ElasticWorkload.
+    pub name: String,
+    /// Its namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Kubeconfig of another cluster than the local one.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// `text` or `json`.
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `90s`, `2m`, `500ms`, `1m30s`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration; write for example 90s, 2m or 500ms");
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let end = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(wrong()),
+        };
+        total += Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())?;
+        rest = &rest[end..];
+    }
+    Ok(total)
+}
+
+/// Cores or `500m`, in thousandths of a core.
+fn parse_cpu(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not an amount of CPU; write for example 1, 0.5 or 500m");
+    let milli = match text.strip_suffix('m') {
+        Some(milli) => milli.parse::<f64>().map_err(|_| wrong())?,
+        None => text.parse::<f64>().map_err(|_| wrong())? * 1000.0,
+    };
+    if (10.0..=1_024_000.0).contains(&milli) {
+        Ok(milli.round() as u64)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// `512Mi`, `1Gi`, `500M` or bytes.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not an amount of memory of at least 16Mi; write for example 512Mi or 1Gi"
+        )
+    };
+    let split = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let number: f64 = text[..split].parse().map_err(|_| wrong())?;
+    let unit = match &text[split..] {
+        "" => 1.0,
+        "Ki" => 1024.0,
+        "Mi" => 1024.0 * 1024.0,
+        "Gi" => 1024.0 * 1024.0 * 1024.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * unit;
+    if (16.0 * 1024.0 * 1024.0..1e15).contains(&bytes) {
+        Ok(bytes.round() as u64)
+    } else {
+        Err(wrong())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_cpu_and_memory_are_read_and_odd_ones_refused_with_an_example() {
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_duration("5").unwrap_err().contains("90s"));
+        assert!(parse_duration("").is_err());
+        assert_eq!(parse_cpu("0.5"), Ok(500));
+        assert_eq!(parse_cpu("250m"), Ok(250));
+        assert!(parse_cpu("-1").is_err());
+        assert_eq!(parse_memory("1Gi"), Ok(1 << 30));
+        assert!(parse_memory("1").unwrap_err().contains("512Mi"));
+    }
+}

@@ -1,0 +1,177 @@
+//! The elastic parts on a local cluster: exactly what they would be given on any other one.
+
+use std::net::IpAddr;
+
+use anyhow::Context;
+use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
+use elastic_controllers::{AdmissionIdentity, ElasticWorkloadConfig, WebhookAddress};
+use elastic_metrics::{MetricsConfig, MetricsTls};
+use elastic_node::{ClusterSettings, NodeEndpoint, VSwitch, VirtualNodeConfig};
+use kubelet_api::ServerTls;
+use local_apiserver::ApiServer;
+use local_network::{CONTROL_ADDRESS, ClusterNetwork};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{addresses, spawn};
+use crate::status::CloudStatus;
+
+/// Installs definitions and webhook, then starts controllers, virtual nodes and metrics.
+pub async fn start(
+    cluster_id: &str,
+    api: &ApiServer,
+    network: &ClusterNetwork,
+    cloud: &CloudStatus,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let client = api.client();
+    elastic_controllers::install_definitions(&client)
+        .await
+        .context("install the elastic kinds")?;
+    start_admission(&client, network, shutdown, tasks).await?;
+    let controller = elastic_controllers::run_elastic_workload(
+        client.clone(),
+        ElasticWorkloadConfig::default(),
+        shutdown.clone(),
+    );
+    tasks.spawn(controller);
+    let nodes = virtual_nodes(cluster_id, api, network, cloud).await?;
+    let eci = eci_client(cloud)?;
+    spawn(
+        tasks,
+        "virtual nodes",
+        elastic_node::run_virtual_nodes(client.clone(), eci, nodes, shutdown.clone()),
+    );
+    start_metrics(api, network, shutdown, tasks).await
+}
+
+fn eci_client(cloud: &CloudStatus) -> anyhow::Result<EciClient> {
+    let credentials = Credentials::new(&cloud.access_key_id, &cloud.access_key_secret);
+    let config = EciConfig::new(
+        format!("http://{}", cloud.eci.endpoint),
+        &cloud.region,
+        credentials,
+    );
+    // The documented call limits protect an account at the real cloud; the local one has none.
+    EciClient::new(config.without_limits(), ClientSources::system())
+        .context("set up the cloud's client")
+}
+
+async fn start_admission(
+    client: &kube::Client,
+    network: &ClusterNetwork,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    // Outside the cluster's network: the API server calls a webhook's URL from the host.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .context("listen for the admission webhook")?;
+    let port = listener
+        .local_addr()
+        .context("read the webhook's address")?
+        .port();
+    let _ = network;
+    let identity = AdmissionIdentity::generate(&["127.0.0.1".to_string()])
+        .context("issue the webhook's certificate")?;
+    let address = WebhookAddress::Url(format!("https://127.0.0.1:{port}"));
+    elastic_controllers::register_admission(client, &address, &identity.authority_pem)
+        .await
+        .context("register the webhook")?;
+    let shutdown = shutdown.clone();
+    spawn(tasks, "admission webhook", async move {
+        elastic_controllers::serve_admission(listener, &identity, shutdown).await
+    });
+    Ok(())
+}
+
+async fn virtual_nodes(
+    cluster_id: &str,
+    api: &ApiServer,
+    network: &ClusterNetwork,
+    cloud: &CloudStatus,
+) -> anyhow::Result<VirtualNodeConfig> {
+    let mut zones: Vec<&str> = Vec::new();
+    for v_switch in &cloud.v_switches {
+        if !zones.contains(&v_switch.zone.as_str()) {
+            zones.push(&v_switch.zone);
+        }
+    }
+    let mut nodes = Vec::new();
+    for (index, zone) in zones.into_iter().enumerate() {
+        let address = addresses::virtual_node(index);
+        let name = format!("{}{zone}", elastic_core::names::VIRTUAL_NODE_PREFIX);
+        network
+            .add_address(address)
+            .await
+            .with_context(|| format!("set up the address of {name}"))?;
+        let listener = network
+            .sockets()
+            .tcp_listen((address, addresses::KUBELET_PORT).into())
+            .await
+            .with_context(|| format!("listen for the kubelet API of {name}"))?;
+        let (certificate_pem, key_pem) = api
+            .issue_serving_certificate(std::slice::from_ref(&name), &[IpAddr::from(address)])
+            .with_context(|| format!("issue the kubelet certificate of {name}"))?;
+        let tls = ServerTls {
+            certificate_pem,
+            key_pem,
+            client_ca_pem: api.credentials().ca_pem,
+        };
+        nodes.push(NodeEndpoint {
+            zone: zone.to_string(),
+            address: address.into(),
+            port: addresses::KUBELET_PORT,
+            listener: Some((listener, tls)),
+        });
+    }
+    let v_switches = cloud
+        .v_switches
+        .iter()
+        .map(|one| VSwitch {
+            id: one.id.clone(),
+            zone: one.zone.clone(),
+        })
+        .collect();
+    let mut config = VirtualNodeConfig::new(cluster_id, v_switches, nodes);
+    config.settings = ClusterSettings {
+        cluster_dns: vec![addresses::CLUSTER_DNS.to_string()],
+        cluster_domain: "cluster.local".to_string(),
+        kubernetes_service: Some(("10.96.0.1".to_string(), 443)),
+        security_group: cloud.security_groups.first().cloned(),
+    };
+    Ok(config)
+}
+
+async fn start_metrics(
+    api: &ApiServer,
+    network: &ClusterNetwork,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let listener = network
+        .sockets()
+        .tcp_listen((CONTROL_ADDRESS, addresses::METRICS_PORT).into())
+        .await
+        .context("listen for the metrics API")?;
+    let (certificate_pem, key_pem) = api
+        .issue_serving_certificate(
+            &["metrics-server.kube-system.svc".to_string()],
+            &[CONTROL_ADDRESS.into()],
+        )
+        .context("issue the certificate of the metrics API")?;
+    let tls = MetricsTls {
+        certificate_pem,
+        key_pem,
+        authority_pem: api.credentials().ca_pem,
+        client_authority_pem: None,
+    };
+    let config = MetricsConfig::new((CONTROL_ADDRESS, addresses::METRICS_PORT).into(), tls);
+    spawn(
+        tasks,
+        "metrics API",
+        elastic_metrics::run_metrics(api.client(), config, listener, shutdown.clone()),
+    );
+    Ok(())
+}

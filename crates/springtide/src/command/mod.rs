@@ -1,0 +1,62 @@
+//! One module a subcommand.
+
+mod down;
+mod image;
+mod load;
+mod status;
+mod timeline;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+pub(crate) use status::load_balancers;
+pub(crate) use timeline::burst;
+pub(crate) use up::wait_for_signal;
+
+use crate::cli::{Arguments, Command};
+use crate::demo;
+
+/// Runs what the arguments ask for.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { log: _, command } = arguments;
+    match command {
+        Command::Up(arguments) => up::run(arguments).await,
+        Command::Down(arguments) => down::run(arguments).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Image(arguments) => image::run(arguments).await,
+        Command::Load(arguments) => load::run(arguments).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Timeline(arguments) => timeline::run(arguments).await,
+        Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "springtide", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The client of the local cluster in `data_dir`, or an error that says how to start one.
+pub(crate) async fn client(data_dir: &crate::data_dir::DataDir) -> anyhow::Result<kube::Client> {
+    if !data_dir.is_locked() {
+        anyhow::bail!(
+            "no cluster is served from {}; start one with `springtide up --data-dir {}`",
+            data_dir.root().display(),
+            data_dir.root().display()
+        );
+    }
+    client_from(&data_dir.kubeconfig()).await
+}
+
+/// The client of any cluster by its kubeconfig.
+pub(crate) async fn client_from(kubeconfig: &std::path::Path) -> anyhow::Result<kube::Client> {
+    use anyhow::Context;
+    let read = || format!("use kubeconfig {}", kubeconfig.display());
+    let config = kube::config::Kubeconfig::read_from(kubeconfig).with_context(read)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
+        .await
+        .with_context(read)?;
+    kube::Client::try_from(config).with_context(read)
+}

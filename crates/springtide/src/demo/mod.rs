@@ -1,0 +1,12 @@
+//! The main job, shown and judged: a shop meets a flash sale, overflows on to serverless containers and comes back.
+
+pub mod bench;
+mod chart;
+mod judge;
+mod latency;
+mod manifests;
+mod record;
+mod report;
+mod run;
+
+pub use run::run;

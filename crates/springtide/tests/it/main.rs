@@ -1,0 +1,10 @@
+//! Drives the built program as a user would: with its own commands, a real kubectl, and the `kube` crate. Needs root.
+
+#![allow(clippy::unwrap_used)] // a failed step of a test should panic where it stands
+
+mod bad_input;
+mod burst;
+mod busybox;
+mod cluster;
+mod killed;
+mod kubectl;
