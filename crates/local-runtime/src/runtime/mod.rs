@@ -5,7 +5,6 @@ mod client;
 mod connect;
 mod containers;
 mod host;
-mod leftovers;
 mod resolve;
 mod sandbox;
 
@@ -20,7 +19,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use leftovers::Leftovers;
+pub use cleanup::Leftovers;
 pub(crate) use sandbox::image_in_use;
 
 use crate::cgroup::{Cgroups, cluster_group};
@@ -367,7 +366,7 @@ impl Runtime {
 
     /// What is left of a cluster on this machine; empty after [`Runtime::remove_all`].
     pub fn leftovers(state_dir: &Path, cluster_id: &str) -> Leftovers {
-        leftovers::leftovers(state_dir, cluster_id)
+        cleanup::leftovers(state_dir, cluster_id)
     }
 }
 

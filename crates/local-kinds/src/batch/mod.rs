@@ -1,5 +1,0 @@
-//! Kinds of the group `batch`.
-
-pub mod cron_job;
-pub mod job;
-mod job_check;
