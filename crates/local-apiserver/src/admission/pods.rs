@@ -105,7 +105,8 @@ fn mount_token(spec: &mut Value) {
     let name = format!("{VOLUME_PREFIX}{suffix}");
     let mut mounted = false;
     for field in ["initContainers", "containers"] {
-        for container in spec[field].as_array_mut().into_iter().flatten() {
+        let list = spec.get_mut(field).and_then(Value::as_array_mut);
+        for container in list.into_iter().flatten() {
             if !container["volumeMounts"].is_array() {
                 container["volumeMounts"] = json!([]);
             }

@@ -67,13 +67,7 @@ fn cell(kind: &str, found: &[Value], now: Timestamp) -> Value {
             .and_then(|text| text.parse::<Timestamp>().ok())
             .map_or_else(|| "<invalid>".into(), |then| age(now, then).into()),
         _ => {
-            if found.len() == 1
-                && let Value::String(text) = first
-            {
-                return text.as_str().into();
-            }
-            let texts: Vec<String> = found.iter().map(go_text).collect();
-            texts.join(",").into()
+            go_text(first).into()
         }
     }
 }

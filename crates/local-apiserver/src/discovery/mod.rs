@@ -157,7 +157,9 @@ pub fn openapi(
         return Ok(response);
     }
     let Some(document) = core.documents.get(&catalog, rest) else {
-        return Ok(body::text(404, "404 page not found\n"));
+        let mut response = body::response(404, "text/plain", bytes::Bytes::new());
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return Ok(response);
     };
     let mut response = body::response(200, "application/json", document.text.as_ref().clone());
     let tag = format!("\"{}\"", document.hash);

@@ -15,6 +15,10 @@ use http::{HeaderMap, Method, Request, Response, header, request};
 use jiff::Timestamp;
 use std::sync::Arc;
 
+/// Upstream says so in every answer about them.
+const ENDPOINTS_DEPRECATED: &str =
+    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+
 /// Answers one request of an authenticated user.
 pub async fn handle(
     core: Arc<Core>,
@@ -110,7 +114,11 @@ async fn resource(
             aggregation::forward(&core, &user, &path.group, &path.version, parts, body).await,
         );
     }
-    if !core.catalogs.now().has_group(&path.group) {
+    let catalog = core.catalogs.now();
+    let custom_group = catalog.resources.iter().any(|one| *one.group == *path.group && one.is_custom());
+    if !catalog.has_group(&path.group)
+        || (custom_group && !catalog.has_group_version(&path.group, &path.version))
+    {
         return Ok(body::text(404, "404 page not found\n"));
     }
     let verb = verb(&parts.method, &path, &query);
@@ -160,6 +168,9 @@ async fn resource(
         .and_then(|custom| custom.deprecation_warning.as_ref())
     {
         call.warn(warning.as_str());
+    }
+    if call.served.storage_id.as_ref() == "endpoints" {
+        call.warn(ENDPOINTS_DEPRECATED);
     }
     let outcome = run(&call, verb)
         .await

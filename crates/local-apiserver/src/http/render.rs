@@ -107,8 +107,11 @@ fn stored(
     })
 }
 
-fn list_metadata(page: &ListPage) -> Value {
+fn list_metadata(served: &Served, page: &ListPage) -> Value {
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+    if served.is_custom() {
+        metadata["continue"] = "".into();
+    }
     if !page.continue_token.is_empty() {
         metadata["continue"] = page.continue_token.as_str().into();
     }
@@ -125,7 +128,7 @@ fn list(
     page: &ListPage,
     now: Timestamp,
 ) -> ApiResult<Vec<u8>> {
-    let metadata = list_metadata(page);
+    let metadata = list_metadata(served, page);
     match accepted.form {
         Form::Object => Ok(list_text(served, page, &metadata)),
         Form::Table(version) => {

@@ -134,7 +134,7 @@ async fn insert(call: &Call, name: &str, object: Value) -> ApiResult<Arc<StoredO
 
 fn exists(call: &Call, name: &str) -> ApiError {
     let served = &call.served;
-    let mut error = ApiError::already_exists(&served.group, &served.plural, name);
+    let mut error = ApiError::already_exists(&served.storage_group, &served.plural, name);
     let there = call
         .core
         .store

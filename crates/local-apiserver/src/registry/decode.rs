@@ -97,14 +97,10 @@ pub fn report(
         FieldValidation::Strict => {
             let list = found.join(", ");
             let kind = expected.kind;
-            Err(ApiError::bad_request(if expected.custom {
-                format!("strict decoding error: {list}")
-            } else {
-                format!(
-                    "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {list}",
-                    version_of(expected.api_version)
-                )
-            }))
+            Err(ApiError::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {list}",
+                version_of(expected.api_version)
+            )))
         }
     }
 }

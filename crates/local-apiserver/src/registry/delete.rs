@@ -43,7 +43,7 @@ pub async fn delete(call: &Call) -> ApiResult<Reply> {
     }
     let served = &call.served;
     Err(ApiError::modified(
-        &served.group,
+        &served.storage_group,
         &served.plural,
         &call.name,
     ))
@@ -126,7 +126,7 @@ async fn delete_once(
 fn check_preconditions(call: &Call, options: &DeleteOptions, old: &StoredObject) -> ApiResult<()> {
     let refused = |why: String| {
         Err(ApiError::conflict(
-            &call.served.group,
+            &call.served.storage_group,
             &call.served.kind,
             &call.name,
             &why,

@@ -97,6 +97,10 @@ fn scale_of(paths: &Paths, live: &Value) -> Value {
 pub fn get(call: &Call) -> ApiResult<Reply> {
     let paths = paths(call)?;
     let live = live_view(call, &*call.existing()?);
+    if call.served.is_custom() && live.pointer(&paths.spec).is_none() {
+        let path = paths.spec.replace('/', ".");
+        return Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
     Ok(Reply::tree(scale_of(&paths, &live)))
 }
 
@@ -145,17 +149,7 @@ async fn write(
         let scale = change(&scale_of(&paths, live))?;
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas < 0 {
-            let error = FieldError::invalid(
-                "spec.replicas",
-                replicas,
-                "must be greater than or equal to 0",
-            );
-            return Err(ApiError::invalid(
-                "autoscaling",
-                "Scale",
-                &call.name,
-                &[error],
-            ));
+            return Err(negative(call, &paths, replicas));
         }
         let mut new = live.clone();
         set(&mut new, &paths.spec, replicas);
@@ -178,6 +172,17 @@ async fn write(
         }
     };
     Ok(Reply::tree(scale_of(&paths, &shown)))
+}
+
+fn negative(call: &Call, paths: &Paths, replicas: i64) -> ApiError {
+    let served = &call.served;
+    if served.is_custom() {
+        let path = paths.spec.replace('/', ".");
+        let error = FieldError::invalid(path, replicas, "should be a non-negative integer");
+        return ApiError::invalid(&served.group, &served.kind, &call.name, &[error]);
+    }
+    let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+    ApiError::invalid("autoscaling", "Scale", &call.name, &[error])
 }
 
 /// Sets a number at a JSON pointer, making objects on the way.

@@ -91,7 +91,7 @@ pub fn live_view(call: &Call, old: &StoredObject) -> Value {
 }
 
 fn modified(call: &Call) -> ApiError {
-    ApiError::modified(&call.served.group, &call.served.plural, &call.name)
+    ApiError::modified(&call.served.storage_group, &call.served.plural, &call.name)
 }
 
 enum Failure {
@@ -219,7 +219,7 @@ fn check_uid(call: &Call, new: &Value, old: &Value) -> ApiResult<()> {
         "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {given}, UID in object meta: {stored}"
     );
     Err(ApiError::conflict(
-        &served.group,
+        &served.storage_group,
         &served.plural,
         &call.name,
         &why,
@@ -237,7 +237,8 @@ fn check_revision(call: &Call, new: &Value, old: &StoredObject) -> Result<(), Fa
                 "must be specified for an update",
             );
             return Err(
-                ApiError::invalid(&served.group, &served.kind, &call.name, &[error]).into(),
+                // Upstream names the resource here, not the kind.
+                ApiError::invalid(&served.group, &served.plural, &call.name, &[error]).into(),
             );
         }
         return Ok(());

@@ -16,6 +16,7 @@ pub struct Scenario {
 /// One request and its recorded answer.
 #[derive(Clone)]
 pub struct Exchange {
+    pub area: String,
     pub number: u64,
     pub note: String,
     pub setup: bool,
@@ -47,17 +48,18 @@ impl Scenario {
             area: string(&head["area"]),
             name: string(&head["name"]),
             namespace: string(&head["namespace"]),
-            exchanges: lines.map(|line| Exchange::from(&line)).collect(),
+            exchanges: lines.map(|line| Exchange::from(&line, &string(&head["area"]))).collect(),
         }
     }
 }
 
 impl Exchange {
-    fn from(line: &Value) -> Self {
+    fn from(line: &Value, area: &str) -> Self {
         let string = |value: &Value| value.as_str().unwrap_or_default().to_string();
         let request = &line["request"];
         let headers = request["headers"].as_object().unwrap();
         Self {
+            area: area.to_string(),
             number: line["n"].as_u64().unwrap(),
             note: string(&line["note"]),
             setup: line["setup"] == true,

@@ -25,6 +25,7 @@ impl Translation {
                     if let (Value::String(here), Value::String(there)) = (value, other)
                         && CARRIED.contains(&name.as_str())
                         && here != there
+                        && (name != "name" || left.contains_key("generateName"))
                     {
                         if let ("resourceVersion", Ok(number)) = (name.as_str(), here.parse()) {
                             self.revisions
@@ -45,6 +46,16 @@ impl Translation {
             }
             _ => {}
         }
+    }
+
+    /// Learns one pair.
+    pub fn learn_text(&mut self, recorded: &str, actual: &str) {
+        self.known.entry(recorded.to_string()).or_insert_with(|| actual.to_string());
+    }
+
+    /// A header in this cluster's values.
+    pub fn text<'a>(&'a self, text: &'a str) -> &'a str {
+        self.known.get(text).map_or(text, String::as_str)
     }
 
     /// A request body in this cluster's values.
@@ -154,10 +165,14 @@ const ALLOCATED: &[&str] = &[
     "compiler",
     "serverRelativeURL",
     "serverAddress",
+    "gitVersion",
 ];
 
 fn mask_at(name: &str, value: &Value) -> Value {
     match value {
+        Value::String(_) if matches!(name, "goVersion" | "gitCommit" | "compiler") => {
+            format!("<{name}>").into()
+        }
         Value::String(text) if name == "resourceVersion" && !text.is_empty() => "<revision>".into(),
         Value::String(text) if ALLOCATED.contains(&name) && !text.is_empty() && text != "None" => {
             format!("<{name}>").into()
@@ -254,6 +269,32 @@ fn mask_word(word: &str) -> String {
         return "<time>".into();
     }
     word.to_string()
+}
+
+/// Leaves kinds and groups that are not served here out of recorded discovery documents.
+pub fn served_only(recorded: &mut Value, actual: &Value) {
+    match (recorded, actual) {
+        (Value::Object(left), Value::Object(right)) => {
+            for (name, value) in left.iter_mut() {
+                if let Some(other) = right.get(name) {
+                    served_only(value, other);
+                }
+            }
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            let label = |value: &Value| -> Option<String> {
+                let text = |value: &Value| value.as_str().map(str::to_string);
+                text(&value["resource"]).or(text(&value["name"])).or(text(&value["metadata"]["name"]))
+            };
+            if left.iter().all(|one| label(one).is_some()) {
+                left.retain(|one| right.iter().any(|other| label(other) == label(one)));
+            }
+            for (one, other) in left.iter_mut().zip(right) {
+                served_only(one, other);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Where two values differ first, and how.
