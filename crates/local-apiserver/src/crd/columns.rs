@@ -66,9 +66,7 @@ fn cell(kind: &str, found: &[Value], now: Timestamp) -> Value {
             .as_str()
             .and_then(|text| text.parse::<Timestamp>().ok())
             .map_or_else(|| "<invalid>".into(), |then| age(now, then).into()),
-        _ => {
-            go_text(first).into()
-        }
+        _ => go_text(first).into(),
     }
 }
 

@@ -107,7 +107,11 @@ pub fn resources(catalog: &Catalog, group: &str, wanted: &str) -> Option<Value> 
         }
     }
     // Built-in resources are sorted by name; custom ones come with their subresources in upstream's fixed order.
-    if !catalog.resources.iter().any(|one| *one.group == *group && one.is_custom()) {
+    if !catalog
+        .resources
+        .iter()
+        .any(|one| *one.group == *group && one.is_custom())
+    {
         list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     }
     let mut document = json!({

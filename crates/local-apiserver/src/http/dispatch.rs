@@ -115,7 +115,10 @@ async fn resource(
         );
     }
     let catalog = core.catalogs.now();
-    let custom_group = catalog.resources.iter().any(|one| *one.group == *path.group && one.is_custom());
+    let custom_group = catalog
+        .resources
+        .iter()
+        .any(|one| *one.group == *path.group && one.is_custom());
     if !catalog.has_group(&path.group)
         || (custom_group && !catalog.has_group_version(&path.group, &path.version))
     {

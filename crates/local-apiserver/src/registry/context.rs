@@ -66,7 +66,11 @@ impl Call {
 
     /// 404 for the object in the path.
     pub fn not_found(&self) -> crate::status::ApiError {
-        crate::status::ApiError::not_found(&self.served.storage_group, &self.served.plural, &self.name)
+        crate::status::ApiError::not_found(
+            &self.served.storage_group,
+            &self.served.plural,
+            &self.name,
+        )
     }
 
     /// `now` as metadata times are written.

@@ -99,7 +99,9 @@ pub fn get(call: &Call) -> ApiResult<Reply> {
     let live = live_view(call, &*call.existing()?);
     if call.served.is_custom() && live.pointer(&paths.spec).is_none() {
         let path = paths.spec.replace('/', ".");
-        return Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")));
+        return Err(ApiError::internal(format!(
+            "the spec replicas field {path:?} does not exist"
+        )));
     }
     Ok(Reply::tree(scale_of(&paths, &live)))
 }
@@ -181,7 +183,11 @@ fn negative(call: &Call, paths: &Paths, replicas: i64) -> ApiError {
         let error = FieldError::invalid(path, replicas, "should be a non-negative integer");
         return ApiError::invalid(&served.group, &served.kind, &call.name, &[error]);
     }
-    let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+    let error = FieldError::invalid(
+        "spec.replicas",
+        replicas,
+        "must be greater than or equal to 0",
+    );
     ApiError::invalid("autoscaling", "Scale", &call.name, &[error])
 }
 

@@ -48,7 +48,9 @@ impl Scenario {
             area: string(&head["area"]),
             name: string(&head["name"]),
             namespace: string(&head["namespace"]),
-            exchanges: lines.map(|line| Exchange::from(&line, &string(&head["area"]))).collect(),
+            exchanges: lines
+                .map(|line| Exchange::from(&line, &string(&head["area"])))
+                .collect(),
         }
     }
 }

@@ -50,7 +50,9 @@ impl Translation {
 
     /// Learns one pair.
     pub fn learn_text(&mut self, recorded: &str, actual: &str) {
-        self.known.entry(recorded.to_string()).or_insert_with(|| actual.to_string());
+        self.known
+            .entry(recorded.to_string())
+            .or_insert_with(|| actual.to_string());
     }
 
     /// A header in this cluster's values.
@@ -284,7 +286,9 @@ pub fn served_only(recorded: &mut Value, actual: &Value) {
         (Value::Array(left), Value::Array(right)) => {
             let label = |value: &Value| -> Option<String> {
                 let text = |value: &Value| value.as_str().map(str::to_string);
-                text(&value["resource"]).or(text(&value["name"])).or(text(&value["metadata"]["name"]))
+                text(&value["resource"])
+                    .or(text(&value["name"]))
+                    .or(text(&value["metadata"]["name"]))
             };
             if left.iter().all(|one| label(one).is_some()) {
                 left.retain(|one| right.iter().any(|other| label(other) == label(one)));

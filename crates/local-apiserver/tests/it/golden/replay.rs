@@ -218,7 +218,10 @@ impl Replay {
         if let Some((document, hash)) = path.split_once("?hash=")
             && hash != "WRONG"
         {
-            path = self.document_url(document).await.unwrap_or_else(|| path.clone());
+            path = self
+                .document_url(document)
+                .await
+                .unwrap_or_else(|| path.clone());
         }
         if exchange.area == "tables" {
             self.make_shown(exchange).await;
@@ -262,10 +265,18 @@ impl Replay {
             let found = compare(exchange, &answer);
             // The recorder waited here for a deletion to end.
             let leaving = exchange.status != 409
-                && answer.body["message"].as_str().is_some_and(|text| text.starts_with("object is being deleted"));
-            let deadline = if leaving { started + Duration::from_secs(1) } else { deadline };
+                && answer.body["message"]
+                    .as_str()
+                    .is_some_and(|text| text.starts_with("object is being deleted"));
+            let deadline = if leaving {
+                started + Duration::from_secs(1)
+            } else {
+                deadline
+            };
             if found.is_none() || Instant::now() >= deadline {
-                if let (Some(recorded), Some(actual)) = (exchange.response_headers["ETag"].as_str(), &answer.tag) {
+                if let (Some(recorded), Some(actual)) =
+                    (exchange.response_headers["ETag"].as_str(), &answer.tag)
+                {
                     self.translation.learn_text(recorded, actual);
                 }
                 self.translation.learn(&exchange.response, &answer.body);
@@ -280,7 +291,9 @@ impl Replay {
     async fn document_url(&self, document: &str) -> Option<String> {
         let index = self.raw("GET", "/openapi/v3", &[], &Value::Null).await;
         let name = document.strip_prefix("/openapi/v3/")?;
-        index.body["paths"][name]["serverRelativeURL"].as_str().map(str::to_string)
+        index.body["paths"][name]["serverRelativeURL"]
+            .as_str()
+            .map(str::to_string)
     }
 
     /// The recorder made objects that later answers show: make the one in this answer, with its status.
@@ -289,7 +302,12 @@ impl Replay {
         let meta = &shown["metadata"];
         let path = exchange.path.split('?').next().unwrap_or_default();
         let known = self.raw("GET", path, &[], &Value::Null).await.status == 200;
-        if exchange.method != "GET" || exchange.status != 200 || known || !meta["uid"].is_string() || shown["kind"] == "PartialObjectMetadata" {
+        if exchange.method != "GET"
+            || exchange.status != 200
+            || known
+            || !meta["uid"].is_string()
+            || shown["kind"] == "PartialObjectMetadata"
+        {
             return;
         }
         let mut object = shown.clone();
@@ -299,11 +317,23 @@ impl Replay {
                 object["metadata"][field] = meta[field].clone();
             }
         }
-        let status = object.as_object_mut().and_then(|map| map.remove("status")).unwrap_or(Value::Null);
+        let status = object
+            .as_object_mut()
+            .and_then(|map| map.remove("status"))
+            .unwrap_or(Value::Null);
         let (collection, _) = path.rsplit_once('/').unwrap_or_default();
         self.raw("POST", collection, &[], &object).await;
-        let merge = vec![("Content-Type".to_string(), "application/merge-patch+json".to_string())];
-        self.raw("PATCH", &format!("{path}/status"), &merge, &json!({"status": status})).await;
+        let merge = vec![(
+            "Content-Type".to_string(),
+            "application/merge-patch+json".to_string(),
+        )];
+        self.raw(
+            "PATCH",
+            &format!("{path}/status"),
+            &merge,
+            &json!({"status": status}),
+        )
+        .await;
         if meta["deletionTimestamp"].is_string() {
             let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": meta["deletionGracePeriodSeconds"]});
             self.raw("DELETE", path, &[], &options).await;
@@ -404,7 +434,11 @@ async fn collect(
     Answer {
         status: parts.status.as_u16().into(),
         headers: header_map(&parts.headers),
-        tag: parts.headers.get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_string),
+        tag: parts
+            .headers
+            .get("etag")
+            .and_then(|tag| tag.to_str().ok())
+            .map(str::to_string),
         body: lines(&text).into(),
     }
 }
@@ -454,7 +488,11 @@ async fn read(response: Response<Body>) -> Answer {
     Answer {
         status: parts.status.as_u16().into(),
         headers: header_map(&parts.headers),
-        tag: parts.headers.get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_string),
+        tag: parts
+            .headers
+            .get("etag")
+            .and_then(|tag| tag.to_str().ok())
+            .map(str::to_string),
         body,
     }
 }
