@@ -39,11 +39,12 @@ pub enum StartError {
     Interrupted,
 }
 
-/// A running local cloud. Dropping it without [`LocalCloud::shutdown`] is like `kill -9`: nothing acknowledged is lost.
+/// A running local cloud. Dropping it without [`LocalCloud::shutdown`] ends it in the background; nothing acknowledged
+/// is lost.
 pub struct LocalCloud {
     shared: Arc<Shared>,
     address: SocketAddr,
-    writer: JoinHandle<()>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl LocalCloud {
@@ -82,7 +83,7 @@ impl LocalCloud {
         Ok(Self {
             shared,
             address,
-            writer,
+            writer: Some(writer),
         })
     }
 
@@ -134,7 +135,7 @@ impl LocalCloud {
 
     /// Stops serving and writes everything down. Groups of the real backend go on running; the next start takes
     /// them up again.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.shared.shutdown.cancel();
         self.shared.tasks.close();
         if tokio::time::timeout(LONGEST_GOODBYE, self.shared.tasks.wait())
@@ -144,9 +145,19 @@ impl LocalCloud {
             tracing::warn!("calls were still under way when the cloud shut down");
         }
         self.shared.stop_writer.cancel();
-        if let Err(error) = self.writer.await {
+        if let Some(writer) = self.writer.take()
+            && let Err(error) = writer.await
+        {
             tracing::error!(%error, "cloud's writer ended badly");
         }
+    }
+}
+
+impl Drop for LocalCloud {
+    fn drop(&mut self) {
+        self.shared.shutdown.cancel();
+        self.shared.tasks.close();
+        self.shared.stop_writer.cancel();
     }
 }
 

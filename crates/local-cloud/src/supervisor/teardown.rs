@@ -1,10 +1,10 @@
 //! Stopping and removing: everything is tried, nothing is left because something else failed.
 
 use super::backoff::Backoff;
-use crate::backend::{GroupPlan, Run};
+use crate::backend::{BackendError, GroupPlan, Run};
 use crate::shared::Shared;
 use cloud_api::model::GroupStatus;
-use cloud_api::model::create::ContainerSpec;
+use cloud_api::model::create::{ContainerSpec, HttpGetAction, ProbeSpec};
 use futures::future::join_all;
 use std::time::Duration;
 
@@ -51,22 +51,17 @@ async fn stop(shared: &Shared, plan: &GroupPlan, run: Run<'_>) {
     });
     let grace = grace(shared, plan);
     let asked = tokio::time::Instant::now();
-    let hook = &run.container.lifecycle_pre_stop_handler_exec;
-    if !hook.is_empty() && !grace.is_zero() {
-        let done = shared
-            .backend
-            .exec_sync(plan, run, hook.clone(), grace)
-            .await;
-        if let Err(error) = done {
-            shared.change(&plan.id, |group, now| {
-                group.note(
-                    true,
-                    "FailedPreStopHook",
-                    format!("Hook of container {name}: {error}"),
-                    now,
-                );
-            });
-        }
+    if !grace.is_zero()
+        && let Err(error) = pre_stop(shared, plan, run, grace).await
+    {
+        shared.change(&plan.id, |group, now| {
+            group.note(
+                true,
+                "FailedPreStopHook",
+                format!("Hook of container {name}: {error}"),
+                now,
+            );
+        });
     }
     if let Err(error) = shared
         .backend
@@ -75,6 +70,41 @@ async fn stop(shared: &Shared, plan: &GroupPlan, run: Run<'_>) {
     {
         tracing::warn!(group = %plan.id, container = %name, %error, "container cannot be stopped");
     }
+}
+
+/// The container's hook, by command or by HTTP, within the grace period.
+async fn pre_stop(
+    shared: &Shared,
+    plan: &GroupPlan,
+    run: Run<'_>,
+    grace: Duration,
+) -> Result<(), BackendError> {
+    let command = &run.container.lifecycle_pre_stop_handler_exec;
+    if !command.is_empty() {
+        shared
+            .backend
+            .exec_sync(plan, run, command.clone(), grace)
+            .await?;
+    }
+    if let Some(port) = run.container.lifecycle_pre_stop_handler_http_get_port {
+        let path = run
+            .container
+            .lifecycle_pre_stop_handler_http_get_path
+            .clone();
+        let get = HttpGetAction {
+            path,
+            port,
+            scheme: None,
+        };
+        let asked = ProbeSpec {
+            http_get: Some(get),
+            ..Default::default()
+        };
+        let answer = tokio::time::timeout(grace, shared.backend.probe(plan, run, &asked)).await;
+        answer
+            .unwrap_or_else(|_| Err(BackendError::new("FailedPreStopHook", "no answer in time")))?;
+    }
+    Ok(())
 }
 
 /// Gives back what an ended group still holds; its record and logs stay.
