@@ -64,10 +64,9 @@ async fn ask_nodes(
             }
         }
         round = round.wrapping_add(1);
-        // A list, because a lazy iterator that borrows would keep this future from moving between threads.
         let asked: Vec<_> = nodes
             .iter()
-            .map(|node| ask(&client, &board, node))
+            .map(|node| ask(client.clone(), board.clone(), node.clone()))
             .collect();
         let answers: Vec<bool> = futures::stream::iter(asked)
             .buffer_unordered(CALLS)
@@ -90,13 +89,13 @@ async fn list_nodes(client: &Client) -> Result<HashMap<String, Labels>, kube::Er
 }
 
 /// Returns whether the node answered.
-async fn ask(client: &Client, board: &Board, node: &str) -> bool {
+async fn ask(client: Client, board: Arc<Board>, node: String) -> bool {
     let request =
         http::Request::get(format!("/api/v1/nodes/{node}/proxy/metrics/resource")).body(Vec::new());
     let Ok(request) = request else { return false };
     match tokio::time::timeout(TIMEOUT, client.request_text(request)).await {
         Ok(Ok(text)) => {
-            board.take(node, &text, Timestamp::now());
+            board.take(&node, &text, Timestamp::now());
             true
         }
         Ok(Err(error)) => {

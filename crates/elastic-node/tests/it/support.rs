@@ -23,7 +23,7 @@ pub const ZONES: [&str; 2] = ["cn-hangzhou-h", "cn-hangzhou-i"];
 pub const CLUSTER: &str = "c-test";
 
 pub struct Scene {
-    _server: TestServer,
+    pub server: TestServer,
     pub cloud: LocalCloud,
     pub eci: EciClient,
     pub pods: Api<Pod>,
@@ -73,7 +73,7 @@ impl Scene {
         Self {
             pods: Api::default_namespaced(client.clone()),
             client,
-            _server: server,
+            server,
             cloud,
             eci,
             running: None,
