@@ -16,6 +16,7 @@ pub mod image;
 mod keyed_locks;
 mod layout;
 pub mod logs;
+mod open_files;
 mod protocol;
 mod runtime;
 mod session;

@@ -47,11 +47,13 @@ pub(super) async fn pull(
     reference: &Reference,
     options: &PullOptions,
 ) -> Result<ImageInfo, ImageError> {
+    let own_store = store.clone();
+    let workspace = blocking(move || own_store.workspace()).await?;
     let pull = Pull {
         store,
         reference,
         repository: Repository::new(reference, options.credentials.as_ref(), registries),
-        workspace: Arc::new(store.workspace()?),
+        workspace: Arc::new(workspace),
         progress: Progress::new(options.progress.clone()),
     };
     pull.run().await

@@ -224,6 +224,8 @@ impl Store {
         );
         let path = self.directory.join("work").join(name);
         let lock_path = path.with_extension("lock");
+        // Until it is locked it looks abandoned.
+        let _guard = self.lock()?;
         let lock = File::create(&lock_path).map_err(ImageError::io("create", &lock_path))?;
         lock.try_lock().map_err(|error| ImageError::Io {
             action: "lock",

@@ -29,6 +29,7 @@ use crate::id::is_safe_name;
 use crate::image::ImageStore;
 use crate::keyed_locks::KeyedLocks;
 use crate::layout::{self, SandboxDirectory};
+use crate::open_files::raise_open_files;
 use crate::protocol::{Connection, Request, Response, SandboxRecord};
 use crate::spec::{ResourceLimits, SandboxSpec};
 use crate::status::SandboxStatus;
@@ -110,6 +111,7 @@ impl Runtime {
             });
         }
         host::check()?;
+        raise_open_files();
         let cgroups = Cgroups::detect()?;
         let sandboxes = layout::sandboxes(&state_dir);
         fs::create_dir_all(&sandboxes).map_err(RuntimeError::io("create", &sandboxes))?;

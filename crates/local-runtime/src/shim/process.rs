@@ -12,7 +12,8 @@ use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{
-    Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setgroups, setresgid, setresuid,
+    Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getcwd, setgroups, setresgid,
+    setresuid,
 };
 
 use super::passwd::{self, Identity};
@@ -62,6 +63,8 @@ pub(super) fn become_program(
     connect_streams(stdio, control, &identity)?;
     let directory = record.working_directory.as_str();
     chdir(directory).in_step(|| format!("change to working directory {directory}"))?;
+    // The kernel finds no path to a directory outside the root, however it was reached.
+    getcwd().in_step(|| format!("stay inside with working directory {directory}"))?;
     let environment = environment(record, &identity, tty);
     let program_path = environment
         .iter()
@@ -313,19 +316,10 @@ fn execute(
     Err(StepError(format!("exec: {program:?}: {reason}")))
 }
 
-/// Raises the number of open files to what is allowed; programs that mind set their own.
-pub(super) fn raise_open_files() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: both calls get a complete structure that lives long enough.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
-    }
+/// A container must not get at this program's file through the `/proc` entry of a process that is on its way into it.
+/// What it becomes there can be looked at again.
+pub(super) fn hide_program() -> Step<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0).in_step(|| "hide the shim's program".to_owned())
 }
 
 /// Names this process for `ps`.

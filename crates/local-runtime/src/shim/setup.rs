@@ -13,13 +13,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir, sethostname};
 
-use super::process::{become_subreaper, raise_open_files, set_process_name};
+use super::process::{become_subreaper, hide_program, set_process_name};
 use super::rootfs::mount_shared_memory;
 use super::spawn::{namespace_of, spawn_pause};
 use super::step::{InStep, Step, StepError};
 use crate::cgroup::Cgroups;
 use crate::durable::read_json;
 use crate::layout::{self, SandboxDirectory};
+use crate::open_files::raise_open_files;
 use crate::protocol::SandboxRecord;
 
 /// The kernel should take anything else first.
@@ -51,6 +52,7 @@ pub(super) fn prepare(directory: &SandboxDirectory) -> Step<Prepared> {
     let record: SandboxRecord = read_json(&directory.record())
         .in_step(|| format!("read {}", directory.record().display()))?;
     become_subreaper()?;
+    hide_program()?;
     raise_open_files();
     // Not permitted in some containers; then it simply stays as it is.
     let _ = fs::write("/proc/self/oom_score_adj", SHIM_OOM_SCORE);

@@ -379,6 +379,25 @@ async fn a_shared_process_namespace_shows_neighbours_and_ends_only_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_working_directory_leads_out() {
+    let world = World::new().await;
+    world.sandbox("pod").await;
+    // Were a descriptor of a host directory left open, it would be one of these.
+    for number in 3..20 {
+        let spec = ContainerSpec {
+            working_dir: Some(format!("/proc/self/fd/{number}")),
+            ..script(&format!("fd{number}"), "ls")
+        };
+        let id = world.runtime.create_container("pod", spec).await.unwrap();
+        assert!(
+            world.runtime.start_container(&id).await.is_err(),
+            "descriptor {number}"
+        );
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_start_says_why_and_counts_as_exited() {
     let world = World::new().await;
     world.sandbox("pod").await;
