@@ -268,7 +268,8 @@ pub fn request_token(call: &Call) -> ApiResult<Reply> {
 }
 
 fn bound_object(call: &Call, reference: &Value) -> ApiResult<Vec<token::Bound>> {
-    if !reference.is_object() {
+    // Typed decoding writes an absent reference as an empty one.
+    if reference.as_object().is_none_or(serde_json::Map::is_empty) {
         return Ok(Vec::new());
     }
     let name = reference["name"].as_str().unwrap_or_default();
