@@ -9,3 +9,4 @@ mod client;
 mod fake_api;
 mod gateway;
 mod real_api;
+mod throughput;
