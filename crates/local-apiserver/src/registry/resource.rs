@@ -252,6 +252,8 @@ impl Served {
     pub fn to_served(&self, object: &mut Value) {
         if !self.is_storage_shape() {
             self.rules.to_version(&self.version().name, object);
+            // What this version always writes may have no place in the stored one.
+            local_schema::decode::normalize(self.version().object_type(), object);
         }
         object["apiVersion"] = self.api_version().as_ref().into();
         object["kind"] = self.kind.as_ref().into();

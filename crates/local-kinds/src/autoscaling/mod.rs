@@ -48,6 +48,7 @@ impl KindRules for AutoscalerRules {
         let spec = object_mut(object, "spec");
         fill(spec, "minReplicas", 1);
         if version == "v1" {
+            v1::default(object);
             return;
         }
         if list(spec, "metrics").is_empty() {

@@ -31,6 +31,15 @@ const CURRENT: Names = Names {
     value: "currentValue",
 };
 
+/// Without any metric the CPU share has its default, as in the stored version.
+pub fn default(object: &mut Value) {
+    let has_others = object["metadata"]["annotations"].get(METRICS).is_some();
+    let spec = object_mut(object, "spec");
+    if !has_others && integer(spec, SHARE).is_none() {
+        spec[SHARE] = super::DEFAULT_CPU_PERCENT.into();
+    }
+}
+
 /// From `v1` to the stored `v2`.
 pub fn to_storage(object: &mut Value) {
     let spec = object_mut(object, "spec");
