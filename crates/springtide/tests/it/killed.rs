@@ -17,7 +17,7 @@ fn moments() -> Vec<u64> {
     vec![drawn, 120]
 }
 
-fn manifests() -> String {
+fn manifests() -> [String; 2] {
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop", "namespace": "default"},
         "spec": {
@@ -43,7 +43,7 @@ fn manifests() -> String {
             "elasticUnit": [{"name": "cloud", "labels": {"alibabacloud.com/eci": "true"}}],
         },
     });
-    json!({"apiVersion": "v1", "kind": "List", "items": [deployment, workload]}).to_string()
+    [deployment.to_string(), workload.to_string()]
 }
 
 fn live_pods(list: &Value) -> Vec<&Value> {
@@ -98,7 +98,9 @@ fn groups(status: &Value) -> BTreeMap<String, String> {
 fn a_burst_survives_the_death_of_the_process() {
     let mut cluster = TestCluster::start(&["--workers", "1"]);
     cluster.build_sample();
-    cluster.apply(&manifests());
+    for manifest in manifests() {
+        cluster.apply(&manifest);
+    }
     cluster.wait_for_value(&["deployment", "shop"], "/status/readyReplicas", &json!(1));
     for (round, moment) in moments().into_iter().enumerate() {
         let replicas = if round % 2 == 0 { 6 } else { 3 };
