@@ -60,6 +60,16 @@ pub fn decode_value(value: Value, kind: &TypeRef) -> Result<Decoded, DecodeError
     }
 }
 
+/// As [`decode_value`], leaving the tree alone.
+pub(crate) fn decode_borrowed(value: &Value, kind: &TypeRef) -> Result<Decoded, DecodeError> {
+    let mut context = Context::default();
+    let seed = Seed::new(kind.walk(), &mut context);
+    match seed.deserialize(value) {
+        Ok(value) => finish(value, context),
+        Err(error) => Err(DecodeError::Syntax(error.to_string())),
+    }
+}
+
 /// Like [`decode_value`], with the words of upstream's converter from unstructured trees (strategic merge patches).
 pub(crate) fn decode_unstructured(value: Value, kind: &TypeRef) -> Result<Decoded, DecodeError> {
     let mut context = Context::default();

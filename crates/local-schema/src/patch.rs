@@ -59,7 +59,7 @@ pub struct Patched {
     pub object: Value,
     /// As in [`Decoded::problems`].
     pub problems: Vec<String>,
-    /// What a 422 about these problems shows as the value of `patch`; only made when there are some.
+    /// What a 422 about these problems shows as the value of `patch`; made when there are some, or when the type knows nothing.
     pub shown: String,
 }
 
@@ -160,11 +160,17 @@ fn finish_json(
     patch_problems: Vec<String>,
     object_type: &TypeRef,
 ) -> Result<Patched, PatchError> {
-    let original = object.clone();
-    match decode::decode_value(object, object_type) {
-        Ok(decoded) => Ok(finish(decoded, patch_problems, || original.to_string())),
+    match decode::decode_borrowed(&object, object_type) {
+        Ok(decoded) => {
+            let mut patched = finish(decoded, patch_problems, || object.to_string());
+            if patched.shown.is_empty() && object_type.is_deduced() {
+                // Callers prune custom resources afterwards and may find problems then.
+                patched.shown = object.to_string();
+            }
+            Ok(patched)
+        }
         Err(DecodeError::Type(detail) | DecodeError::Syntax(detail)) => Err(PatchError::Invalid {
-            value: original.to_string(),
+            value: object.to_string(),
             detail,
         }),
     }

@@ -130,6 +130,9 @@ impl Writer<'_> {
         if !schema.is_object() {
             schema = json!({"type": "object"});
         }
+        if !schema["properties"].is_object() {
+            schema["properties"] = json!({});
+        }
         let list = definition_name(self.group, self.version, self.kind.list_kind);
         let meta =
             |name: &str| json!({"allOf": [{"$ref": format!("#/components/schemas/{META}{name}")}]});

@@ -186,6 +186,11 @@ impl TypeRef {
         builtin::definition(name)
     }
 
+    /// True when nothing is known about the objects.
+    pub(crate) fn is_deduced(&self) -> bool {
+        matches!(self.walk().node().shape, Shape::Any)
+    }
+
     pub(crate) fn walk(&self) -> Type<'_> {
         Type {
             table: &self.table,
