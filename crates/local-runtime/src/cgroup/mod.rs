@@ -108,6 +108,10 @@ impl Cgroups {
     /// Sends SIGKILL once; false when nobody was there.
     pub(crate) fn kill_once(&self, group: &Path) -> bool {
         let processes = self.processes(group);
+        if let Hierarchy::V2 { root } = &self.hierarchy {
+            // Reaches also what forks right now; before Linux 5.14 there is no such file.
+            let _ = fs::write(root.join(group).join("cgroup.kill"), "1");
+        }
         for process in &processes {
             // A process that has gone meanwhile is what we want.
             let _ = kill(Pid::from_raw(*process), Signal::SIGKILL);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::RuntimeError;
 
 /// v1 controllers we use where they exist. `devices` is not needed: nothing inside a container allows device nodes.
-const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
+const V1_CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 /// Without these a limit would not bind.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 

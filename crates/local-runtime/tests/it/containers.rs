@@ -398,6 +398,38 @@ async fn no_working_directory_leads_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_multiply_are_ended_with_their_container() {
+    let world = World::new().await;
+    let spec = local_runtime::SandboxSpec {
+        share_process_namespace: true,
+        ..sandbox("pod")
+    };
+    world.runtime.create_sandbox(spec).await.unwrap();
+    let resources = ResourceLimits {
+        pids_limit: Some(40),
+        cpu_limit_milli: Some(500),
+        ..ResourceLimits::default()
+    };
+    let bomb = ContainerSpec {
+        resources,
+        ..script("bomb", "b() { b | b & }; b; while :; do sleep 1; done")
+    };
+    let bomb = world.start("pod", bomb).await;
+    let neighbour = world.start("pod", sleeper("neighbour")).await;
+    world
+        .runtime
+        .stop_container(&bomb, Duration::ZERO)
+        .await
+        .unwrap();
+    world.runtime.remove_container(&bomb).await.unwrap();
+    eventually("only the neighbour is left", async || {
+        world.exec(&neighbour, "ps | grep -c 'b() [{]'").await.1 == "0\n"
+    })
+    .await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_start_says_why_and_counts_as_exited() {
     let world = World::new().await;
     world.sandbox("pod").await;
