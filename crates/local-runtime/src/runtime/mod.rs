@@ -5,6 +5,7 @@ mod client;
 mod connect;
 mod containers;
 mod host;
+mod leftovers;
 mod resolve;
 mod sandbox;
 
@@ -19,7 +20,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use cleanup::Leftovers;
+pub use leftovers::Leftovers;
 pub(crate) use sandbox::image_in_use;
 
 use crate::cgroup::{Cgroups, cluster_group};
@@ -368,7 +369,7 @@ impl Runtime {
 
     /// What is left of a cluster on this machine; empty after [`Runtime::remove_all`].
     pub fn leftovers(state_dir: &Path, cluster_id: &str) -> Leftovers {
-        cleanup::leftovers(state_dir, cluster_id)
+        leftovers::leftovers(state_dir, cluster_id)
     }
 }
 

@@ -538,3 +538,33 @@ async fn a_sandbox_that_cannot_start_leaves_nothing() {
     );
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_output_is_bounded_on_disk_and_blocks_nobody() {
+    let world = World::new().await;
+    world.sandbox("pod").await;
+    let line = "x".repeat(1000);
+    let flood = world
+        .start(
+            "pod",
+            script(
+                "flood",
+                &format!("yes {line} | head -c 36000000; echo the end"),
+            ),
+        )
+        .await;
+    let quiet = world.start("pod", sleeper("quiet")).await;
+    assert_eq!(
+        world.exec(&quiet, "echo still here").await,
+        (0, "still here\n".to_owned())
+    );
+    let status = world.wait_exited(&flood).await;
+    let directory = status.log_path.parent().unwrap();
+    let sizes = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len());
+    let total: u64 = sizes.sum();
+    assert!(total < 32 << 20, "{total} bytes of log");
+    assert!(world.log(&flood).await.ends_with("the end\n"));
+    world.finish().await;
+}

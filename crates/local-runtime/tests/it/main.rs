@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on says where.
 
 mod containers;
+mod contract;
 mod fixture;
 mod images;
 mod sessions;
