@@ -4,14 +4,18 @@ use super::authenticate::Incoming as Signed;
 use super::refusal::Refusal;
 use super::{Answer, Gateway, answer};
 use crate::actions::{self, Call};
+use bytes::Bytes;
 use cloud_api::encoding::parse_form;
 use cloud_api::model::Answer as ActionAnswer;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use std::time::Duration;
 
 /// Largest form body: room for 20 volumes of files.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// The longest wait for it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Gateway {
     /// `None` when the answer is to be lost.
@@ -21,17 +25,7 @@ impl Gateway {
         request_id: &str,
     ) -> Result<Option<Answer>, Refusal> {
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES)
-            .collect()
-            .await
-            .map_err(|error| {
-                Refusal::new(
-                    400,
-                    "InvalidParameter",
-                    format!("The request's body cannot be read: {error}."),
-                )
-            })?;
-        let body = body.to_bytes();
+        let body = read_body(body).await?;
         let query = read_form(head.uri.query().unwrap_or_default())?;
         let mut parameters = query.clone();
         let content_type = head
@@ -85,6 +79,25 @@ impl Gateway {
             return Ok(None);
         }
         Ok(Some(answer(StatusCode::OK, body)))
+    }
+}
+
+async fn read_body(body: Incoming) -> Result<Bytes, Refusal> {
+    let unreadable = |why: String| {
+        Refusal::new(
+            400,
+            "InvalidParameter",
+            format!("The request's body cannot be read: {why}."),
+        )
+    };
+    let read = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(unreadable(error.to_string())),
+        Err(_) => Err(unreadable(format!(
+            "it did not arrive within {} s",
+            BODY_TIMEOUT.as_secs()
+        ))),
     }
 }
 

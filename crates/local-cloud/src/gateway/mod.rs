@@ -28,6 +28,8 @@ use tokio::sync::Semaphore;
 
 /// Most connections at the same time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
+/// Most exec sessions at the same time.
+const MAX_EXEC_SESSIONS: usize = 256;
 /// The longest wait for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause after the system refused a connection.
@@ -44,6 +46,7 @@ pub(crate) struct Gateway {
     shared: Arc<Shared>,
     authenticator: Authenticator,
     tickets: Tickets,
+    exec_sessions: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -53,6 +56,7 @@ impl Gateway {
             shared,
             authenticator,
             tickets: Tickets::default(),
+            exec_sessions: Arc::new(Semaphore::new(MAX_EXEC_SESSIONS)),
         }
     }
 

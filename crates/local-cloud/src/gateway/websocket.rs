@@ -44,6 +44,14 @@ impl Gateway {
                 "This address takes WebSocket connections of version 13 only.",
             )
         })?;
+        let session = self.exec_sessions.clone().try_acquire_owned();
+        let session = session.map_err(|_| {
+            Refusal::new(
+                503,
+                "ServiceUnavailable",
+                "Too many exec sessions are open.",
+            )
+        })?;
         let ticket = key.and_then(|key| self.tickets.redeem(key, self.shared.now()));
         let ticket = ticket.ok_or_else(|| {
             Refusal::new(
@@ -55,6 +63,7 @@ impl Gateway {
         let shared = self.shared.clone();
         let upgrade = hyper::upgrade::on(&mut request);
         self.shared.tasks.spawn(async move {
+            let _session = session;
             let Ok(upgraded) = upgrade.await else { return };
             let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
             let socket = WebSocketStream::from_raw_socket(

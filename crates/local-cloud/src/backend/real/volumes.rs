@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 const DEFAULT_FILE_MODE: u32 = 0o644;
 /// Every user of every container may write to an empty directory.
 const SHARED_DIRECTORY_MODE: u32 = 0o777;
+const PRIVATE_DIRECTORY_MODE: u32 = 0o700;
 /// A memory volume without a size.
 const DEFAULT_TMPFS_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -37,10 +38,20 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Makes all volumes of a group; what is there stays as it is.
+/// Makes all volumes of a group; what is there stays as it is. The group's directory is closed to other users of the
+/// machine, because volumes hold secrets.
 pub(super) async fn make(directory: &Path, plan: &GroupPlan) -> Result<(), BackendError> {
-    let (volumes, request) = (directory.join("volumes"), plan.request.clone());
+    let (directory, request) = (directory.to_owned(), plan.request.clone());
     blocking(move || {
+        let close = || -> io::Result<()> {
+            fs::create_dir_all(&directory)?;
+            fs::set_permissions(
+                &directory,
+                fs::Permissions::from_mode(PRIVATE_DIRECTORY_MODE),
+            )
+        };
+        close().map_err(failed(&directory))?;
+        let volumes = directory.join("volumes");
         request
             .volume
             .iter()
