@@ -6,6 +6,7 @@
 
 mod apps;
 mod autoscaling;
+mod batch;
 pub mod check;
 mod core;
 mod endpoint_slice;

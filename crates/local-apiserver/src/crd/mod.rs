@@ -3,7 +3,6 @@
 pub mod build;
 pub mod columns;
 pub mod controller;
-pub mod definition;
 pub mod jsonpath;
 pub mod versions;
 

@@ -1,7 +1,6 @@
 //! A served resource, built in or defined by a CustomResourceDefinition, in one shape.
 
 use crate::crd::CustomVersion;
-use crate::crd::definition::DefinitionRules;
 use local_kinds::{KindRow, KindRules, NameRule};
 use local_schema::TypeRef;
 use serde_json::Value;
@@ -142,11 +141,7 @@ impl Resource {
             storage_id: crate::status::qualified(row.plural, storage_group).into(),
             storage_group: storage_group.into(),
             storage_version_hash: row.storage_version_hash.to_string(),
-            rules: if row.kind == "CustomResourceDefinition" {
-                &DefinitionRules
-            } else {
-                row.rules
-            },
+            rules: row.rules,
         }
     }
 

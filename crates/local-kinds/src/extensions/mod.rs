@@ -2,4 +2,5 @@
 
 pub mod access;
 pub mod aggregation;
+pub mod definition;
 pub mod webhooks;

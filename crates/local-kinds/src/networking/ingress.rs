@@ -76,14 +76,10 @@ impl KindRules for IngressRules {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let spec = &object["spec"];
-        let class = match text(spec, "ingressClassName") {
-            "" => annotation(object, CLASS_ANNOTATION),
-            class => class,
-        };
         let secure = !is_empty(&spec["tls"]);
         vec![
             name(object),
-            or_none(class),
+            or_none(text(spec, "ingressClassName")),
             hosts(spec).into(),
             addresses(object).into(),
             if secure { "80, 443" } else { "80" }.into(),

@@ -157,5 +157,6 @@ pub const APIEXTENSIONS: &[KindRow] = &[KindRow {
     categories: &["api-extensions"],
     subresources: &[status("CustomResourceDefinition")],
     storage_version_hash: "jfWCUB31mvA=",
+    rules: &crate::extensions::definition::DefinitionRules,
     ..ROW
 }];

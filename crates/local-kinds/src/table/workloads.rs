@@ -91,6 +91,7 @@ pub const BATCH: &[KindRow] = &[
         categories: &["all"],
         subresources: &[status("CronJob")],
         storage_version_hash: "sd5LIXh4Fjs=",
+        rules: &crate::batch::cron_job::CronJobRules,
         ..ROW
     },
     KindRow {
@@ -101,6 +102,7 @@ pub const BATCH: &[KindRow] = &[
         categories: &["all"],
         subresources: &[status("Job")],
         storage_version_hash: "mudhfqk/qZY=",
+        rules: &crate::batch::job::JobRules,
         ..ROW
     },
 ];

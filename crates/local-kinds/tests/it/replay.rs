@@ -105,6 +105,11 @@ impl Replay {
                 rules.default(&target.version, &mut object);
                 rules.to_storage(&target.version, &mut object);
                 name_namespace(&mut object, target);
+                let uid = &exchange.response["metadata"]["uid"];
+                object["metadata"]["uid"] = match uid.is_string() {
+                    true => uid.clone(),
+                    false => "00000000-0000-0000-0000-000000000000".into(),
+                };
                 object["metadata"]["creationTimestamp"] =
                     exchange.response["metadata"]["creationTimestamp"].clone();
                 rules.prepare_for_create(&mut object);

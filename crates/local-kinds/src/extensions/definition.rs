@@ -1,11 +1,12 @@
-//! The rules of the kind CustomResourceDefinition itself.
+//! CustomResourceDefinitions themselves. What a schema may say is `local_schema::structural`'s to know.
 
-use local_kinds::KindRules;
 use local_schema::FieldError;
 use local_schema::structural::{default_crd, validate_crd, validate_crd_update};
 use serde_json::{Value, json};
 
-/// Rules of CustomResourceDefinition.
+use crate::rules::KindRules;
+
+/// The rules of CustomResourceDefinitions.
 pub struct DefinitionRules;
 
 fn storage_version(definition: &Value) -> Option<&Value> {
