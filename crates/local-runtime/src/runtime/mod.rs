@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -210,7 +211,8 @@ impl Runtime {
                 }
                 let _ = events.send(id.clone());
             }
-            if !sandbox.gone.is_cancelled() {
+            let lost = !sandbox.removing.load(Ordering::SeqCst);
+            if lost && !sandbox.gone.is_cancelled() {
                 sandbox.gone.cancel();
                 if sandbox.directory.record().exists() {
                     tracing::warn!(sandbox = %id, "the shim of a sandbox has ended");
@@ -304,6 +306,7 @@ impl Runtime {
             };
         };
         let group = Some(sandbox.group.clone());
+        sandbox.removing.store(true, Ordering::SeqCst);
         let removed =
             cleanup::remove_sandbox(&self.inner.cgroups, &sandbox.directory, id, group).await;
         removed.map_err(|reasons| RuntimeError::Incomplete {

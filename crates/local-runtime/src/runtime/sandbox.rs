@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -40,6 +41,8 @@ pub(super) struct Sandbox {
     pub(super) group: PathBuf,
     /// Cancelled when the shim has ended.
     pub(super) gone: CancellationToken,
+    /// True while it is being removed: then the shim's end is wanted and not a loss.
+    pub(super) removing: AtomicBool,
     pub(super) shim_pid: OnceLock<i32>,
 }
 
@@ -51,6 +54,7 @@ impl Sandbox {
             directory,
             group,
             gone: CancellationToken::new(),
+            removing: AtomicBool::new(false),
             shim_pid: OnceLock::new(),
         }
     }

@@ -226,6 +226,17 @@ impl Cluster {
         }
         self.cloud.shutdown().await;
         self.api.shutdown().await;
+        let sandboxes = self.runtime.sandboxes().await;
+        let removals = sandboxes
+            .iter()
+            .map(|sandbox| self.runtime.remove_sandbox(&sandbox.id));
+        for failed in futures::future::join_all(removals)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+        {
+            tracing::warn!(error = %chain(&failed), "sandbox was not removed, trying again");
+        }
         let removed = remove_leftovers(&self.data_dir).await;
         let _ = std::fs::remove_file(self.data_dir.status_file());
         removed
