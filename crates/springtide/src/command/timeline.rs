@@ -1,12 +1,13 @@
 //! `springtide timeline`: where the seconds of an ElasticWorkload's last burst went.
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use elastic_core::ElasticWorkload;
 use elastic_core::names::POD_MOMENTS_ANNOTATION;
 use elastic_core::timeline::{BurstMoments, PodMoments, Step, timeline};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::ListParams;
 
@@ -63,16 +64,46 @@ pub(crate) async fn burst(
         .as_ref()
         .and_then(|change| change.seen_at.as_ref())
         .map(|at| at.0);
-    let moments = list.items.iter().filter_map(|pod| moments(pod, since));
+    let of_burst: Vec<(&Pod, PodMoments)> = list
+        .items
+        .iter()
+        .filter_map(|pod| Some((pod, moments(pod, since)?)))
+        .collect();
+    let names = of_burst
+        .iter()
+        .filter_map(|(pod, _)| pod.metadata.name.as_deref());
+    let first_served = first_served(client, namespace, names.collect()).await?;
     Ok(BurstMoments {
         scaled: since,
         distributed: change
             .as_ref()
             .and_then(|change| change.written_at.as_ref())
             .map(|at| at.0),
-        pods: moments.collect(),
+        pods: of_burst.into_iter().map(|(_, moments)| moments).collect(),
+        first_served,
         ..BurstMoments::default()
     })
+}
+
+/// When the first of these pods had answered its first request; on the local cluster the gateway says so by events.
+async fn first_served(
+    client: &kube::Client,
+    namespace: &str,
+    pods: HashSet<&str>,
+) -> anyhow::Result<Option<jiff::Timestamp>> {
+    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let list = events
+        .list(&ListParams::default())
+        .await
+        .context("list the pods' events")?;
+    let served = list.items.iter().filter(|event| {
+        let pod = event.involved_object.name.as_deref();
+        event.reason.as_deref() == Some(local_gateway::FIRST_REQUEST_REASON)
+            && pod.is_some_and(|pod| pods.contains(pod))
+    });
+    Ok(served
+        .filter_map(|event| Some(event.event_time.as_ref()?.0))
+        .min())
 }
 
 /// A pod's moments, when it belongs to the last change.
