@@ -4,6 +4,7 @@
 
 mod discovery;
 mod golden;
+mod properties;
 mod recorded;
 mod replay;
 mod selectors;
