@@ -31,7 +31,7 @@ pub async fn run(arguments: TimelineArguments) -> anyhow::Result<ExitCode> {
     let steps = timeline(&burst);
     if steps.is_empty() {
         bail!(
-            "ElasticWorkload {namespace}/{name} has not changed its number of replicas yet; there is no burst to show"
+            "ElasticWorkload {namespace}/{name} shows no burst: its number of replicas has not risen yet, or its overflow pods are gone again"
         );
     }
     match output {
@@ -53,7 +53,8 @@ pub(crate) async fn burst(
         .await
         .with_context(|| format!("get ElasticWorkload {namespace}/{name}"))?;
     let status = workload.status.unwrap_or_default();
-    let change = status.last_scale;
+    // A fall is no burst; what is left of the rise before it are the pods that still live.
+    let change = status.last_scale.filter(|change| change.to > change.from);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let selector = status.selector;
     let list = pods

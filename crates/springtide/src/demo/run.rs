@@ -124,6 +124,12 @@ fn finish(report: &Report, folder: &std::path::Path) -> anyhow::Result<()> {
         load.response_time.p95,
         load.response_time.p99
     ));
+    if let Some(total) = report.timeline.as_array().and_then(|steps| steps.last()) {
+        printer::note(format!(
+            "first overflow pod ready {} ms after the scale was set",
+            total["sinceStartMilliseconds"]
+        ));
+    }
     for promise in &report.promises {
         printer::note(format!(
             "{} {}: {}",
@@ -165,14 +171,14 @@ async fn show(
         prices(size),
         shutdown.clone(),
     ));
+    let first_burst = tokio::spawn(first_burst(client.clone(), shutdown.clone()));
     let load = put_load(&url, users, duration, &recorder).await?;
 
     let step = Step::start("waiting until everything serverless is gone");
     let groups_left = wait_for_return(cluster, &recorder, &step).await?;
     step.done(format!("{groups_left} container groups left"));
-    let timeline = elastic_core::timeline::timeline(&burst(&client, NAMESPACE, SHOP).await?);
-
     shutdown.cancel();
+    let timeline = first_burst.await.context("the burst's watching failed")?;
     let samples = sampling.await.context("the cluster's sampling failed")?;
     watching.await.context("the pods' watching failed")?;
     let moments = recorder
@@ -310,6 +316,24 @@ fn counts(recorder: &Arc<Mutex<Recorder>>) -> (u32, u32) {
             )
         })
         .unwrap_or_default()
+}
+
+/// The steps of the first rise that an overflow pod got through; empty when none did before `shutdown`.
+async fn first_burst(
+    client: Client,
+    shutdown: CancellationToken,
+) -> Vec<elastic_core::timeline::Step> {
+    loop {
+        if let Ok(burst) = burst(&client, NAMESPACE, SHOP).await
+            && burst.pods.iter().any(|pod| pod.ready.is_some())
+        {
+            return elastic_core::timeline::timeline(&burst);
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Vec::new(),
+            () = tokio::time::sleep(POLL_PERIOD) => {}
+        }
+    }
 }
 
 /// Until no serverless pod and no billed group is left, or time is up; gives the groups left.
