@@ -229,7 +229,7 @@ impl Replay {
         let body = if exchange.body.get("text").is_some() {
             exchange.body.clone()
         } else {
-            self.translation.body(&exchange.body)
+            exchange.in_order(self.translation.body(&exchange.body))
         };
         let mut headers = exchange.headers.clone();
         headers.push(("User-Agent".into(), "golden-client/1.0".into()));
