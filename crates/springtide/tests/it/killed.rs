@@ -118,45 +118,7 @@ fn a_burst_survives_the_death_of_the_process() {
             workload["spec"]["replicas"], replicas,
             "an acknowledged write is lost"
         );
-        wait_for(
-            &format!("{replicas} ready pods, each with one group"),
-            90,
-            || {
-                let pods = cluster.get(&["pods"]);
-                let live = live_pods(&pods);
-                let ready = live.iter().filter(|pod| is_ready(pod)).count();
-                let serverless = live
-                    .iter()
-                    .filter(|pod| pod["metadata"]["name"].as_str().unwrap().contains("-unit-"))
-                    .count();
-                let groups = groups(&cluster.status());
-                if live.len() == replicas
-                    && ready == replicas
-                    && groups.len() == serverless
-                    && serverless == replicas - 2
-                {
-                    Ok(())
-                } else {
-                    let names: Vec<_> = pods["items"]
-                        .as_array()
-                        .unwrap()
-                        .iter()
-                        .map(|pod| {
-                            format!(
-                                "{} {} {}",
-                                pod["metadata"]["name"],
-                                pod["status"]["phase"],
-                                pod.pointer("/metadata/deletionTimestamp").is_some()
-                            )
-                        })
-                        .collect();
-                    Err(format!(
-                        "{ready} ready of {names:?}; groups {groups:?}\n{}",
-                        cluster.log()
-                    ))
-                }
-            },
-        );
+        wait_until_whole(&cluster, replicas);
     }
     cluster.kubectl(&["scale", "elasticworkload/shop", "--replicas=1"]);
     wait_for("all groups' end", 60, || {
@@ -178,4 +140,47 @@ fn is_ready(pod: &Value) -> bool {
         .into_iter()
         .flatten()
         .any(|one| one["type"] == "Ready" && one["status"] == "True")
+}
+
+/// So many ready pods, all but two of them serverless, each of those with exactly one group.
+fn wait_until_whole(cluster: &TestCluster, replicas: usize) {
+    wait_for(
+        &format!("{replicas} ready pods, each with one group"),
+        90,
+        || {
+            let pods = cluster.get(&["pods"]);
+            let live = live_pods(&pods);
+            let ready = live.iter().filter(|pod| is_ready(pod)).count();
+            let serverless = live
+                .iter()
+                .filter(|pod| pod["metadata"]["name"].as_str().unwrap().contains("-unit-"))
+                .count();
+            let groups = groups(&cluster.status());
+            if live.len() == replicas
+                && ready == replicas
+                && groups.len() == serverless
+                && serverless == replicas - 2
+            {
+                Ok(())
+            } else {
+                let names: Vec<_> = pods["items"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|pod| {
+                        format!(
+                            "{} {} {}",
+                            pod["metadata"]["name"],
+                            pod["status"]["phase"],
+                            pod.pointer("/metadata/deletionTimestamp").is_some()
+                        )
+                    })
+                    .collect();
+                Err(format!(
+                    "{ready} ready of {names:?}; groups {groups:?}\n{}",
+                    cluster.log()
+                ))
+            }
+        },
+    );
 }
