@@ -35,18 +35,25 @@ pub struct PodMoments {
 #[serde(rename_all = "camelCase")]
 pub struct BurstMoments {
     /// The load rose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_rose: Option<Timestamp>,
     /// A metric crossed its target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crossed: Option<Timestamp>,
     /// The metrics API showed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<Timestamp>,
     /// The autoscaler set the scale; the moment the new number was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaled: Option<Timestamp>,
     /// Source and units had their shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distributed: Option<Timestamp>,
     /// Moments of the overflow's pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodMoments>,
     /// The first request was served by an overflow pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_served: Option<Timestamp>,
 }
 
@@ -67,6 +74,19 @@ pub struct Step {
     /// For steps that pods take one by one: when the last pod had taken it, since the first known moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_pod_milliseconds: Option<i64>,
+}
+
+impl BurstMoments {
+    /// The same burst with the first and the last ready pod only, which is all that its steps show.
+    pub fn condensed(mut self) -> Self {
+        self.pods.sort_by_key(|pod| pod.ready);
+        if self.pods.len() > 2 {
+            let last = self.pods.pop();
+            self.pods.truncate(1);
+            self.pods.extend(last);
+        }
+        self
+    }
 }
 
 /// The steps that are known, in order.
@@ -188,6 +208,15 @@ mod tests {
             ]
         );
         assert_eq!(steps[7].last_pod_milliseconds, Some(1_250));
+    }
+
+    #[test]
+    fn a_condensed_burst_keeps_the_first_and_the_last_pod() {
+        let burst = BurstMoments {
+            pods: vec![pod(200), pod(0), pod(700)],
+            ..BurstMoments::default()
+        };
+        assert_eq!(burst.condensed().pods, [pod(0), pod(700)]);
     }
 
     #[test]

@@ -120,11 +120,11 @@ impl<'a> Children<'a> {
         }
     }
 
-    /// Names of the units that each living serverless pod belongs to, also of pods that are being removed.
+    /// Metadata of the living serverless pods, also of those that are being removed.
     pub(super) async fn unit_pods(
         &self,
         selector: &LabelSelector,
-    ) -> Result<Vec<String>, ReconcileError> {
+    ) -> Result<Vec<PartialObjectMeta<Pod>>, ReconcileError> {
         let name = self.workload.name_any();
         let base = selector_text(selector)?;
         let text = if base.is_empty() {
@@ -140,8 +140,7 @@ impl<'a> Children<'a> {
             .list_metadata(&ListParams::default().labels(&text))
             .await;
         let list = listed.map_err(ReconcileError::about("list serverless pods of", &name))?;
-        let unit = |pod: &PartialObjectMeta<Pod>| pod.labels().get(UNIT_LABEL).cloned();
-        Ok(list.items.iter().filter_map(unit).collect())
+        Ok(list.items)
     }
 
     /// Sets the number of replicas of a workload that was written without one.

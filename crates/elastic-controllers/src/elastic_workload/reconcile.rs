@@ -6,9 +6,13 @@ use elastic_core::elastic_workload::{
     bounds_of_source, bounds_of_unit, derive_unit, distribute, plan_scale, unit_is_current,
     unit_name, validate,
 };
+use elastic_core::names::{POD_MOMENTS_ANNOTATION, UNIT_LABEL};
+use elastic_core::timeline::PodMoments;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 
 use super::Context;
@@ -209,7 +213,9 @@ async fn bring_to_shares(
         children.delete(unit).await?;
         report.happened(Happening::Removed(unit.name_any()));
     }
-    write_shares(children, source, &shares, &state, &units, report).await
+    let held = write_shares(children, source, &shares, &state, &units, report).await?;
+    record_burst(children, source, &units, report).await?;
+    Ok(held)
 }
 
 /// Before the source may be lowered, the pods are counted one by one: a Deployment's own numbers leave out the pods
@@ -227,7 +233,9 @@ async fn count_living_pods(
     let Some(selector) = source.spec.as_ref().map(|spec| &spec.selector) else {
         return Ok(());
     };
-    let living = children.unit_pods(selector).await?;
+    let pods = children.unit_pods(selector).await?;
+    let unit = |pod: &PartialObjectMeta<Pod>| pod.labels().get(UNIT_LABEL).cloned();
+    let living: Vec<String> = pods.iter().filter_map(unit).collect();
     let mut others = u32::try_from(living.len()).unwrap_or(u32::MAX);
     for (unit, state) in units.iter().zip(&mut state.units) {
         let count = living
@@ -320,5 +328,42 @@ async fn write_unit(
             report.happened(Happening::Followed(unit.name.clone()));
         }
     }
+    Ok(())
+}
+
+/// Keeps the moments of a rise once all of its overflow is ready, because its pods will not live for ever.
+async fn record_burst(
+    children: &Children<'_>,
+    source: &Deployment,
+    units: &[Unit<'_>],
+    report: &mut Report<'_>,
+) -> Result<(), ReconcileError> {
+    let Some(since) = report.unrecorded_rise() else {
+        return Ok(());
+    };
+    let Some(selector) = source.spec.as_ref().map(|spec| &spec.selector) else {
+        return Ok(());
+    };
+    let all_ready = |unit: &Unit<'_>| {
+        let wanted = unit.state().wanted;
+        let ready = unit
+            .existing
+            .as_ref()
+            .and_then(|unit| unit.status.as_ref()?.ready_replicas);
+        wanted == u32::try_from(ready.unwrap_or(0)).unwrap_or(0)
+    };
+    if !units.iter().all(all_ready) || units.iter().all(|unit| unit.state().wanted == 0) {
+        return Ok(());
+    }
+    let pods = children.unit_pods(selector).await?;
+    let moments = |pod: &PartialObjectMeta<Pod>| {
+        let mut moments: PodMoments =
+            serde_json::from_str(pod.annotations().get(POD_MOMENTS_ANNOTATION)?).ok()?;
+        let created = pod.metadata.creation_timestamp.as_ref()?.0;
+        moments.created = Some(created);
+        // Creation times have whole seconds.
+        (created.as_second() >= since.as_second()).then_some(moments)
+    };
+    report.burst(pods.iter().filter_map(moments).collect());
     Ok(())
 }

@@ -6,6 +6,7 @@ use elastic_core::elastic_workload::{
     set_condition,
 };
 use elastic_core::events::{EventKind, event};
+use elastic_core::timeline::{BurstMoments, PodMoments};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::Event;
@@ -177,6 +178,32 @@ impl<'a> Report<'a> {
             "ElasticWorkloadUpdate",
             format!("replicas from {from} to {to}: {shares}"),
         ));
+    }
+
+    /// When the last rise was seen, unless its moments are kept already.
+    pub(super) fn unrecorded_rise(&self) -> Option<Timestamp> {
+        let last = self
+            .next
+            .last_scale
+            .as_ref()
+            .filter(|last| last.to > last.from)?;
+        let seen = last.seen_at.as_ref()?.0;
+        let kept = self.next.last_burst.as_ref().and_then(|burst| burst.scaled);
+        (kept != Some(seen)).then_some(seen)
+    }
+
+    /// Keeps the moments of the last rise; a rise that needed no new serverless pods is none.
+    pub(super) fn burst(&mut self, pods: Vec<PodMoments>) {
+        let Some(last) = self.next.last_scale.as_ref().filter(|_| !pods.is_empty()) else {
+            return;
+        };
+        let burst = BurstMoments {
+            scaled: last.seen_at.as_ref().map(|at| at.0),
+            distributed: last.written_at.as_ref().map(|at| at.0),
+            pods,
+            ..BurstMoments::default()
+        };
+        self.next.last_burst = Some(burst.condensed());
     }
 
     pub(super) fn outcome(&mut self, outcome: Outcome) {

@@ -195,16 +195,22 @@ async fn a_source_is_adopted_split_scaled_and_given_back_in_the_right_order() {
         |now| *now == (4, Some(6)),
     )
     .await;
-    scene.report("web-unit-vk", 6).await;
-
-    // Down: the unit first, the source only when the last serverless pod is gone for real.
     let pods: Api<Pod> = Api::default_namespaced(scene.client.clone());
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": "web-unit-vk-1", "labels": {"app": "web", "autoscaling.alibabacloud.com/elastic-unit": "vk"}},
+        "metadata": {"name": "web-unit-vk-1", "annotations": {"autoscaling.alibabacloud.com/moments": "{\"ready\":\"2026-01-01T00:00:01.5Z\"}"}, "labels": {"app": "web", "autoscaling.alibabacloud.com/elastic-unit": "vk"}},
         "spec": {"containers": [{"name": "web", "image": "shop:1"}]}
     }))
     .unwrap();
     pods.create(&PostParams::default(), &pod).await.unwrap();
+    scene.report("web-unit-vk", 6).await;
+    let kept = |workload: &Value| workload["status"]["lastBurst"]["pods"][0]["ready"].is_string();
+    let workload = eventually("burst kept", async || scene.workload().await, kept).await;
+    assert!(
+        workload["status"]["lastBurst"]["scaled"].is_string(),
+        "{workload:#}"
+    );
+
+    // Down: the unit first, the source only when the last serverless pod is gone for real.
     scene.scale(2).await;
     eventually(
         "unit emptied",

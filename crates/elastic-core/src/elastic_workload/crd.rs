@@ -170,6 +170,7 @@ fn status_schema() -> Value {
                 "type": "object",
                 "properties": {"from": number, "to": number, "seenAt": time, "writtenAt": time}
             },
+            "lastBurst": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "conditions": {
                 "type": "array",
                 "items": {

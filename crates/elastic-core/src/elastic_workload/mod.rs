@@ -25,6 +25,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
+use crate::timeline::BurstMoments;
+
 /// What the user wants.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -124,6 +126,10 @@ pub struct ElasticWorkloadStatus {
     /// The last change of the number of replicas, for the timeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale: Option<ScaleMoments>,
+    /// Moments of the last rise whose overflow became ready, kept for when its pods are gone: those of the first and
+    /// the last pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_burst: Option<BurstMoments>,
     /// `Ready`, `SourceFound`, `Valid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -70,6 +70,12 @@ pub(crate) async fn burst(
         .iter()
         .filter_map(|pod| Some((pod, moments(pod, since)?)))
         .collect();
+    // The burst is over and its pods are gone; the workload has kept its moments.
+    if of_burst.is_empty()
+        && let Some(kept) = status.last_burst
+    {
+        return Ok(kept);
+    }
     let names = of_burst
         .iter()
         .filter_map(|(pod, _)| pod.metadata.name.as_deref());
