@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
 
 use super::eviction::{Stay, driving_taints, stay};
-use super::health::{is_ready, plan};
+use super::health::{is_unready, plan};
 use crate::config::NodesConfig;
 use crate::shared::cache::on_node;
 use crate::shared::objects::{is_finished, name, namespace, node_name, whole_seconds};
@@ -184,7 +184,7 @@ impl Controller {
             let written: Node = merge(client, &path_of::<Node>("", &key.name, ""), &patch).await?;
             self.nodes.write_through(written);
         }
-        if plan.conditions.is_some() || !is_ready(&node) {
+        if plan.conditions.is_some() || is_unready(&node) {
             self.mark_pods(&key).await?;
         }
         Ok(plan.next_look.map_or(Next::Wait, Next::After))

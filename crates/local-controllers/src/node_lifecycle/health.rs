@@ -69,9 +69,9 @@ fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
         .find(|condition| condition.type_ == kind)
 }
 
-/// Whether a node is ready by its own account.
-pub fn is_ready(node: &Node) -> bool {
-    condition(node, "Ready").is_some_and(|ready| ready.status == "True")
+/// Whether a node says, or is said, not to be ready. One that has no word about it yet is left alone.
+pub fn is_unready(node: &Node) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready.status != "True")
 }
 
 fn silent_conditions(node: &Node, now: Timestamp) -> Option<Value> {

@@ -128,6 +128,19 @@ pub fn has_required_anti_affinity(pod: &Pod) -> bool {
     !required_anti_affinity(pod).is_empty()
 }
 
+/// Whether it matters to a pod which others are where.
+pub fn minds_neighbours(pod: &Pod) -> bool {
+    let has_spread = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.topology_spread_constraints.as_ref())
+        .is_some_and(|constraints| !constraints.is_empty());
+    has_spread
+        || affinity(pod).is_some_and(|affinity| {
+            affinity.pod_affinity.is_some() || affinity.pod_anti_affinity.is_some()
+        })
+}
+
 /// Why a node does not suit a pod's neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::board::{self, Board};
 use super::plan::choose;
-use super::queue::PodQueue;
+use super::queue::{Aside, PodQueue};
 use crate::shared::objects::{
     is_finished, name, namespace, node_name, pod_condition, uid, whole_seconds,
 };
@@ -82,7 +82,12 @@ impl Scheduler {
             match decision {
                 Ok(node) => self.start_binding(pod, node).await,
                 Err(error) => {
-                    self.queue.set_aside(key, priority(&pod), mark);
+                    let minds_neighbours = super::affinity::minds_neighbours(&pod);
+                    let aside = Aside {
+                        priority: priority(&pod),
+                        minds_neighbours,
+                    };
+                    self.queue.set_aside(key, aside, mark);
                     self.start_report(pod, error.to_string()).await;
                 }
             }
@@ -156,8 +161,7 @@ impl Scheduler {
                 }
                 self.board().place(Arc::clone(pod), node);
                 self.queue.remove(&ObjectKey::of(pod.as_ref()));
-                // A new neighbour may be what a pod with affinity waits for.
-                self.queue.wake();
+                self.queue.wake_neighbours();
             }
             None if is_waiting(pod) => {
                 let is_same = old.is_some_and(|old| {
@@ -248,6 +252,15 @@ impl Scheduler {
     }
 
     async fn start_report(self: &Arc<Self>, pod: Arc<Pod>, message: String) {
+        let is_told = pod_condition(&pod, "PodScheduled").is_some_and(|known| {
+            known.status == "False"
+                && known.reason.as_deref() == Some("Unschedulable")
+                && known.message.as_deref() == Some(message.as_str())
+        });
+        if is_told {
+            // A full cluster is tried again with every change; only what is new is worth a write.
+            return;
+        }
         self.record(
             &pod,
             true,
@@ -255,14 +268,6 @@ impl Scheduler {
             message.clone(),
             "Scheduling",
         );
-        let is_told = pod_condition(&pod, "PodScheduled").is_some_and(|known| {
-            known.status == "False"
-                && known.reason.as_deref() == Some("Unschedulable")
-                && known.message.as_deref() == Some(message.as_str())
-        });
-        if is_told {
-            return;
-        }
         let Ok(permit) = Arc::clone(&self.requests).acquire_owned().await else {
             return;
         };

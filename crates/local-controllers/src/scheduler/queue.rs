@@ -31,12 +31,28 @@ struct Inner {
     active: BTreeSet<Turn>,
     turns: HashMap<ObjectKey, Turn>,
     backing_off: BTreeMap<(Instant, u64), (ObjectKey, i32)>,
-    aside: HashMap<ObjectKey, i32>,
+    aside: HashMap<ObjectKey, Aside>,
     in_hand: HashSet<ObjectKey>,
     attempts: HashMap<ObjectKey, Attempts>,
     sequence: u64,
     /// Counts wake-ups, so that one during an attempt is not lost.
-    wakes: u64,
+    wakes: Mark,
+}
+
+/// Why a pod waits that fits nowhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Aside {
+    /// The pod's priority.
+    pub priority: i32,
+    /// Whether a new neighbour may be what it waits for.
+    pub minds_neighbours: bool,
+}
+
+/// Which changes an attempt has taken into account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    room: u64,
+    neighbours: u64,
 }
 
 /// The queue.
@@ -65,7 +81,7 @@ impl PodQueue {
     }
 
     /// The next pod with the mark to give back when it fits nowhere.
-    pub async fn next(&self) -> (ObjectKey, u64) {
+    pub async fn next(&self) -> (ObjectKey, Mark) {
         loop {
             let changed = self.changed.notified();
             let earliest = {
@@ -89,7 +105,7 @@ impl PodQueue {
     }
 
     /// Sets a pod aside that fits nowhere; it comes again after [`PodQueue::wake`], not before its back-off is over.
-    pub fn set_aside(&self, key: ObjectKey, priority: i32, mark: u64) {
+    pub fn set_aside(&self, key: ObjectKey, aside: Aside, mark: Mark) {
         let mut inner = self.lock();
         if !inner.in_hand.remove(&key) || inner.turns.contains_key(&key) {
             return;
@@ -99,10 +115,12 @@ impl PodQueue {
         let back_off = BACK_OFF_FIRST
             .saturating_mul(1_u32.checked_shl(attempts.count - 1).unwrap_or(u32::MAX));
         attempts.not_before = Some(Instant::now() + back_off.min(BACK_OFF_MAX));
-        if inner.wakes == mark {
-            inner.aside.insert(key, priority);
+        let missed_nothing = inner.wakes.room == mark.room
+            && (!aside.minds_neighbours || inner.wakes.neighbours == mark.neighbours);
+        if missed_nothing {
+            inner.aside.insert(key, aside);
         } else {
-            inner.back_off(key, priority);
+            inner.back_off(key, aside.priority);
             drop(inner);
             self.changed.notify_one();
         }
@@ -110,21 +128,36 @@ impl PodQueue {
 
     /// Tries a pod again after its back-off, whatever happens: its binding failed.
     pub fn retry(&self, key: ObjectKey, priority: i32) {
-        let mark = u64::MAX;
+        // No attempt has ever taken these changes into account, so that the pod does not wait for another one.
+        let mark = Mark {
+            room: u64::MAX,
+            neighbours: u64::MAX,
+        };
         self.lock().in_hand.insert(key.clone());
-        self.set_aside(key, priority, mark);
+        self.set_aside(
+            key,
+            Aside {
+                priority,
+                minds_neighbours: false,
+            },
+            mark,
+        );
     }
 
-    /// Something changed that may help the pods set aside.
+    /// There may be room now for any pod set aside.
     pub fn wake(&self) {
         let mut inner = self.lock();
-        inner.wakes += 1;
-        if inner.aside.is_empty() {
-            return;
-        }
-        for (key, priority) in std::mem::take(&mut inner.aside) {
-            inner.back_off(key, priority);
-        }
+        inner.wakes.room += 1;
+        inner.wake(|_| true);
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// A pod has found its place, which may be what others with affinity wait for.
+    pub fn wake_neighbours(&self) {
+        let mut inner = self.lock();
+        inner.wakes.neighbours += 1;
+        inner.wake(|aside| aside.minds_neighbours);
         drop(inner);
         self.changed.notify_one();
     }
@@ -164,6 +197,13 @@ impl Inner {
         }
     }
 
+    fn wake(&mut self, helps: impl Fn(&Aside) -> bool) {
+        let woken: Vec<_> = self.aside.extract_if(|_, aside| helps(aside)).collect();
+        for (key, aside) in woken {
+            self.back_off(key, aside.priority);
+        }
+    }
+
     fn end_back_offs(&mut self, now: Instant) {
         while self
             .backing_off
@@ -193,6 +233,11 @@ mod tests {
         ObjectKey::new("n", name)
     }
 
+    const ASIDE: Aside = Aside {
+        priority: 0,
+        minds_neighbours: false,
+    };
+
     async fn is_empty(queue: &PodQueue) -> bool {
         futures::poll!(std::pin::pin!(queue.next())).is_pending()
     }
@@ -216,12 +261,12 @@ mod tests {
         let queue = PodQueue::default();
         queue.add(key("a"), 0);
         let (pod, mark) = queue.next().await;
-        queue.set_aside(pod, 0, mark);
+        queue.set_aside(pod, ASIDE, mark);
         tokio::time::advance(Duration::from_secs(60)).await;
         assert!(is_empty(&queue).await);
         queue.wake();
         let (pod, mark) = queue.next().await;
-        queue.set_aside(pod, 0, mark);
+        queue.set_aside(pod, ASIDE, mark);
         let start = Instant::now();
         queue.wake();
         queue.next().await;
@@ -234,7 +279,7 @@ mod tests {
         queue.add(key("a"), 0);
         let (pod, mark) = queue.next().await;
         queue.wake();
-        queue.set_aside(pod, 0, mark);
+        queue.set_aside(pod, ASIDE, mark);
         assert_eq!(queue.next().await.0, key("a"));
     }
 
@@ -246,9 +291,26 @@ mod tests {
         queue.add(key("b"), 0);
         let (pod, mark) = queue.next().await;
         queue.remove(&pod);
-        queue.set_aside(pod, 0, mark);
+        queue.set_aside(pod, ASIDE, mark);
         queue.wake();
         tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(is_empty(&queue).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_neighbour_wakes_only_those_who_mind() {
+        let queue = PodQueue::default();
+        for name in ["a", "b"] {
+            queue.add(key(name), 0);
+            let (pod, mark) = queue.next().await;
+            let aside = Aside {
+                minds_neighbours: name == "b",
+                ..ASIDE
+            };
+            queue.set_aside(pod, aside, mark);
+        }
+        queue.wake_neighbours();
+        assert_eq!(queue.next().await.0, key("b"));
         assert!(is_empty(&queue).await);
     }
 }

@@ -3,8 +3,10 @@
 // Helpers outside of test functions may fail the test as bluntly as the tests do.
 #![allow(clippy::unwrap_used)]
 
+mod autoscaler;
 mod burst;
 mod kubelet;
+mod nodes;
 mod recorded;
 mod victims;
 mod workloads;
