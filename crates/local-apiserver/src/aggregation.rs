@@ -66,12 +66,6 @@ impl Remotes {
             })
             .collect()
     }
-
-    /// Whether a group version is served elsewhere.
-    pub fn has(&self, group: &str, version: &str) -> bool {
-        self.lock()
-            .contains_key(&(group.to_string(), version.to_string()))
-    }
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {

@@ -4,9 +4,6 @@
 //! controllers in the process through an ordinary `kube::Client`. It refuses controllers: what upstream's kube-apiserver
 //! does not do is not done here, and no kind of our own gets special treatment.
 
-// Parts that the next landings use.
-#![allow(dead_code)]
-
 mod admission;
 mod aggregation;
 mod auth;
@@ -14,6 +11,7 @@ mod bootstrap;
 mod core;
 mod crd;
 mod discovery;
+mod expiry;
 mod http;
 mod openapi;
 mod proxy;

@@ -8,6 +8,7 @@ use crate::auth::token::Tokens;
 use crate::bootstrap;
 use crate::core::Core;
 use crate::crd;
+use crate::expiry;
 use crate::http::client::{Dialer, HostDialer};
 use crate::http::transport::InProcess;
 use crate::http::{listen, tls};
@@ -157,6 +158,7 @@ impl ApiServer {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(crd::controller::run(core.clone(), stop.clone()));
         tasks.spawn(aggregation::run(core.clone(), stop.clone()));
+        tasks.spawn(expiry::run(core.clone(), stop.clone()));
         Ok(Self {
             core,
             store: Some(owner),

@@ -186,7 +186,6 @@ fn check(
                 subresource,
                 namespace,
                 name,
-                version: "*",
             },
         )
     };

@@ -12,8 +12,6 @@ pub struct Wanted<'a> {
     pub verb: &'a str,
     /// API group.
     pub group: &'a str,
-    /// API version, only for texts.
-    pub version: &'a str,
     /// `pods`
     pub resource: &'a str,
     /// `log`, empty without one.

@@ -136,7 +136,6 @@ fn access_review(call: &Call, kind: &str, review: &Value) -> ApiResult<Value> {
         let wanted = authorize::Wanted {
             verb: &text(resource, "verb"),
             group: &text(resource, "group"),
-            version: &text(resource, "version"),
             resource: &text(resource, "resource"),
             subresource: &text(resource, "subresource"),
             namespace: &text(resource, "namespace"),

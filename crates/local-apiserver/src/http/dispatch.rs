@@ -15,6 +15,18 @@ use http::{HeaderMap, Method, Request, Response, header, request};
 use jiff::Timestamp;
 use std::sync::Arc;
 
+/// How long a request may take; a watch has begun by then and goes on.
+const REQUEST_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+
+fn timed_out() -> ApiError {
+    ApiError::new(
+        http::StatusCode::GATEWAY_TIMEOUT,
+        "Timeout",
+        "request did not complete within the allotted timeout",
+        None,
+    )
+}
+
 /// Upstream says so in every answer about them.
 const ENDPOINTS_DEPRECATED: &str =
     "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
@@ -175,8 +187,9 @@ async fn resource(
     if call.served.storage_id.as_ref() == "endpoints" {
         call.warn(ENDPOINTS_DEPRECATED);
     }
-    let outcome = run(&call, verb)
+    let outcome = tokio::time::timeout(REQUEST_LIMIT, run(&call, verb))
         .await
+        .unwrap_or_else(|_| Err(timed_out()))
         .and_then(|reply| render::reply(&call, accepted, reply));
     let mut response = outcome.unwrap_or_else(|error| body::error(&error));
     add_warnings(&call, &mut response);
@@ -192,7 +205,6 @@ fn check_access(
     let wanted = authorize::Wanted {
         verb: verb.unwrap_or("get"),
         group: &path.group,
-        version: &path.version,
         resource: &path.plural,
         subresource: &path.subresource,
         namespace: if path.plural == "namespaces" && path.namespace.is_empty() {

@@ -118,14 +118,4 @@ impl Catalogs {
         resources.extend(custom);
         *current = Arc::new(Catalog::new(resources, current.generation + 1));
     }
-
-    /// Makes cached discovery documents stale.
-    pub fn touch(&self) {
-        let mut current = self
-            .current
-            .write()
-            .unwrap_or_else(|poison| poison.into_inner());
-        let resources = current.resources.clone();
-        *current = Arc::new(Catalog::new(resources, current.generation + 1));
-    }
 }

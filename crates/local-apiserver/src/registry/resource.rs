@@ -150,11 +150,6 @@ impl Resource {
         self.verbs.iter().any(|one| one == verb)
     }
 
-    /// `pods` or `deployments.apps`.
-    pub fn qualified(&self) -> String {
-        crate::status::qualified(&self.plural, &self.group)
-    }
-
     /// True for kinds a CustomResourceDefinition made.
     pub fn is_custom(&self) -> bool {
         self.versions.iter().any(|version| version.custom.is_some())

@@ -1,8 +1,10 @@
 //! Tests of the server from outside.
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, too
 
+mod burst;
 mod crud;
 mod custom;
+mod durability;
 mod golden;
 mod remote;
 mod tls;

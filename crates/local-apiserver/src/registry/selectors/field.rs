@@ -103,14 +103,6 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
-    /// The value `metadata.name` must have, when it must have one.
-    pub fn exact(&self, field: &str) -> Option<&str> {
-        self.terms
-            .iter()
-            .find(|term| term.field == field && !term.negated)
-            .map(|term| term.value.as_str())
-    }
-
     /// Whether an object satisfies every comparison; `value` looks a field up.
     pub fn matches(&self, value: impl Fn(&str) -> String) -> bool {
         self.terms
@@ -126,7 +118,7 @@ mod tests {
     #[test]
     fn terms_are_split_at_unescaped_commas() {
         let selector = FieldSelector::parse("metadata.name=a\\,b,status.phase!=Running,").unwrap();
-        assert_eq!(selector.exact("metadata.name"), Some("a,b"));
+        assert_eq!(selector.terms[0].value, "a,b");
         assert!(selector.terms[1].negated);
         assert_eq!(selector.terms.len(), 2);
     }
