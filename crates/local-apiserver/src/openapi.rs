@@ -90,6 +90,16 @@ impl Documents {
             .collect()
     }
 
+    /// The documents of custom resources, ordered by path.
+    pub fn custom(&self, catalog: &Catalog) -> Vec<Arc<Document>> {
+        let mut paths = custom_paths(catalog);
+        paths.sort();
+        paths
+            .iter()
+            .filter_map(|(path, _, _)| self.get(catalog, path))
+            .collect()
+    }
+
     /// One document.
     pub fn get(&self, catalog: &Catalog, path: &str) -> Option<Arc<Document>> {
         let mut state = self

@@ -8,6 +8,7 @@ mod cel;
 pub mod decode;
 pub mod field_error;
 pub mod managed_fields;
+pub mod openapi_v2;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

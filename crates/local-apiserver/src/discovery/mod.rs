@@ -1,6 +1,7 @@
 //! Discovery and the other fixed pages: versions, health, OpenAPI.
 
 mod documents;
+mod openapi_v2;
 mod pages;
 
 use crate::core::Core;

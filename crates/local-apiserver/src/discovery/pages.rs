@@ -6,7 +6,7 @@ use crate::http::accept::{clauses, go_restful};
 use crate::http::body;
 use crate::http::dispatch::header_text;
 use crate::registry::options::Query;
-use crate::status::{ApiError, ApiResult};
+use crate::status::ApiResult;
 use http::{Response, header, request};
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ pub fn other(
             ))
         }
         "/.well-known/openid-configuration" => Ok(body::json(200, &openid(core))),
-        "/openapi/v2" => Err(not_acceptable_openapi()),
+        "/openapi/v2" => super::openapi_v2::document(core, parts),
         _ => {
             if let Some(rest) = path.strip_prefix("/openapi/v3") {
                 return super::openapi(core, parts, query, rest);
@@ -61,15 +61,6 @@ pub fn other(
             Ok(body::text(404, "404 page not found\n"))
         }
     }
-}
-
-fn not_acceptable_openapi() -> ApiError {
-    ApiError::new(
-        http::StatusCode::NOT_FOUND,
-        "NotFound",
-        "the server could not find the requested resource",
-        Some(json!({})),
-    )
 }
 
 fn takes(parts: &request::Parts, media: &str) -> bool {
@@ -116,6 +107,7 @@ fn root(core: &Core) -> Value {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
         "/readyz",

@@ -6,5 +6,6 @@ mod crud;
 mod custom;
 mod durability;
 mod golden;
+mod kubectl;
 mod remote;
 mod tls;
