@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 const COMPONENT: &str = "virtual-kubelet/pod-controller";
 const MAX_QUEUED: usize = 4_096;
 /// Between two events, when there is nothing wrong to tell.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(20);
 
 /// Takes events; never waits.
 pub(crate) struct EventSink {

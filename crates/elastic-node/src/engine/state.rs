@@ -152,7 +152,7 @@ impl State {
         if self
             .pods
             .get(&uid)
-            .is_some_and(|known| is_older(&pod, &known.pod))
+            .is_some_and(|known| is_old_news(&pod, &known.pod))
         {
             return;
         }
@@ -390,12 +390,13 @@ fn pod_view(pod: &Pod) -> PodView {
 }
 
 /// Versions of one object are increasing numbers on every API server there is; where they are not, the newest wins.
-fn is_older(pod: &Pod, known: &Pod) -> bool {
+/// The same version again is the echo of our own write, which is known already.
+fn is_old_news(pod: &Pod, known: &Pod) -> bool {
     let version = |pod: &Pod| {
         pod.resource_version()
             .and_then(|version| version.parse::<u64>().ok())
     };
-    matches!((version(pod), version(known)), (Some(new), Some(old)) if new < old)
+    matches!((version(pod), version(known)), (Some(new), Some(old)) if new <= old)
 }
 
 #[cfg(test)]
