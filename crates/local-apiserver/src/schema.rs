@@ -214,6 +214,19 @@ pub fn apply(
         .map_err(apply_error)
 }
 
+/// Ownership of an applied replica count; `new` has the count already, at the JSON pointer `path`.
+pub fn apply_scale(
+    call: &Call,
+    manager: &Manager<'_>,
+    live: &Value,
+    new: &mut Value,
+    path: &str,
+) -> ApiResult<()> {
+    let path: Vec<&str> = path.split('/').skip(1).collect();
+    let actor = actor(call, manager);
+    managed_fields::apply_scale(live, new, &path, &actor, manager.force).map_err(apply_error)
+}
+
 /// A refused apply as an answer.
 pub fn apply_error(error: ApplyError) -> ApiError {
     match error {

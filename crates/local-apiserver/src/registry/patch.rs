@@ -39,12 +39,19 @@ pub fn check_type(call: &Call) -> ApiResult<&'static str> {
         MERGE_PATCH => Ok(MERGE_PATCH),
         STRATEGIC_PATCH if !custom => Ok(STRATEGIC_PATCH),
         APPLY_PATCH => Ok(APPLY_PATCH),
-        _ => Err(ApiError::unsupported_media_type(if custom {
+        _ => Err(unsupported(if custom {
             "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
         } else {
             "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
         })),
     }
+}
+
+/// 415 as the patch handler words it: with empty details.
+fn unsupported(accepted: &str) -> ApiError {
+    let mut error = ApiError::unsupported_media_type(accepted);
+    error.body["details"] = serde_json::json!({});
+    error
 }
 
 /// `live` after the patch in the body.
@@ -84,8 +91,8 @@ pub fn apply_body(
 
 /// Checks and defaults the outcome of a patch as if it had been sent.
 fn decoded(call: &Call, mut patched: Value) -> ApiResult<Value> {
-    check_kind(call, &patched)?;
     check_name(call, &patched)?;
+    check_kind(call, &patched)?;
     metadata::match_namespace(call, &mut patched)?;
     schema::default(&call.served, &mut patched);
     Ok(patched)
@@ -126,12 +133,22 @@ async fn apply(call: &Call, options: &WriteOptions) -> ApiResult<Reply> {
             return Err(call.not_found());
         }
         let mut object = schema::apply(call, &manager, None, &document)?;
+        // A configuration may carry the revision it was read at; here there is nothing to compare it with.
+        metadata::of(&mut object).remove("resourceVersion");
         metadata::match_namespace(call, &mut object)?;
         schema::default(&call.served, &mut object);
         return create::create_object(call, options, object, manager).await;
     }
     read_modify_write(call, options, &manager, |live| {
         let mut applied = schema::apply(call, &manager, Some(live), &document)?;
+        for field in ["uid", "resourceVersion"] {
+            if let Some(given) = document["metadata"]
+                .get(field)
+                .filter(|given| given.is_string())
+            {
+                metadata::of(&mut applied).insert(field.into(), given.clone());
+            }
+        }
         metadata::match_namespace(call, &mut applied)?;
         schema::default(&call.served, &mut applied);
         Ok(applied)

@@ -68,7 +68,13 @@ fn scale_of(paths: &Paths, live: &Value) -> Value {
         spec["replicas"] = number(&paths.spec).into();
     }
     let mut status = json!({"replicas": number(&paths.status)});
-    let selector = match live.pointer(&paths.selector) {
+    // An empty pointer would be the whole object: this kind shows no selector.
+    let found = if paths.selector.is_empty() {
+        None
+    } else {
+        live.pointer(&paths.selector)
+    };
+    let selector = match found {
         Some(Value::String(text)) => text.clone(),
         Some(object @ Value::Object(fields))
             if fields.contains_key("matchLabels") || fields.contains_key("matchExpressions") =>
@@ -127,7 +133,11 @@ pub async fn patch_scale(call: &Call) -> ApiResult<Reply> {
     } else {
         Value::Null
     };
-    let manager = Manager::patch(call, &options, "scale");
+    let manager = if apply {
+        Manager::apply(call, &options, "scale")
+    } else {
+        Manager::patch(call, &options, "scale")
+    };
     write(call, &options, &manager, |scale| {
         if !apply {
             return patch::apply_body(call, &EXPECTED, kind, scale, options.field_validation);
@@ -155,6 +165,9 @@ async fn write(
         }
         let mut new = live.clone();
         set(&mut new, &paths.spec, replicas);
+        if manager.apply {
+            schema::apply_scale(call, manager, live, &mut new, &paths.spec)?;
+        }
         let revision = metadata::text(&scale, "resourceVersion").to_string();
         metadata::of(&mut new).insert("resourceVersion".into(), revision.into());
         if metadata::text(&new, "resourceVersion").is_empty() {

@@ -114,7 +114,10 @@ async fn attempt(
     mut new: Value,
 ) -> Result<Reply, Failure> {
     let served = &call.served;
-    check_uid(call, &new, &old.tree)?;
+    // A PUT's uid is a precondition; a patch that changes the uid fails validation instead.
+    if !manager.retries() {
+        check_uid(call, &new, &old.tree)?;
+    }
     restore_untouched(call, &mut new, live);
     if manager.is_update() {
         schema::track(call, manager, Some(live), &mut new);
@@ -287,16 +290,29 @@ fn prepare(call: &Call, new: &mut Value, old: &Value) {
             if metadata::generation_follows(served)
                 && metadata::spec_differs(new, old, status_counts)
             {
-                let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
-                metadata::of(new).insert("generation".into(), generation.into());
+                count_generation(new, old);
             }
         }
         "status" => {
             restore_all_but_status(new, old, served.is_custom());
             served.rules.prepare_for_status_update(new, old);
         }
-        other => served.rules.prepare_for_subresource_update(other, new, old),
+        other => {
+            served.rules.prepare_for_subresource_update(other, new, old);
+            // Where a pod runs is no change of what it is.
+            if other != "binding"
+                && served.rules.has_generation()
+                && metadata::spec_differs(new, old, false)
+            {
+                count_generation(new, old);
+            }
+        }
     }
+}
+
+fn count_generation(new: &mut Value, old: &Value) {
+    let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+    metadata::of(new).insert("generation".into(), generation.into());
 }
 
 fn restore(new: &mut Value, old: &Value, field: &str) {

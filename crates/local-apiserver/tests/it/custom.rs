@@ -119,3 +119,15 @@ async fn deleting_a_definition_deletes_its_objects() {
     assert!(matches!(seen[1], kube::api::WatchEvent::Deleted(_)));
     assert!(widgets.list(&ListParams::default()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_scale_without_a_selector_path_shows_no_selector() {
+    let server = TestServer::start().await;
+    let widgets = widgets(&server).await;
+    widgets
+        .create(&PostParams::default(), &widget(json!({})))
+        .await
+        .unwrap();
+    let scale = widgets.get_scale("w").await.unwrap();
+    assert_eq!(scale.status.and_then(|status| status.selector), None);
+}
