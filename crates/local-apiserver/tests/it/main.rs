@@ -9,3 +9,4 @@ mod golden;
 mod kubectl;
 mod remote;
 mod tls;
+mod walkthrough;
