@@ -1,5 +1,7 @@
 //! Whether the promises were kept: plain functions over what was recorded.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::demo::record::{Moment, Step, Tier};
@@ -84,10 +86,12 @@ pub fn serverless_first_out(moments: &[Moment]) -> Promise {
 
 /// The load was worth the name: something overflowed.
 pub fn overflowed(moments: &[Moment]) -> Promise {
-    let ready = moments
+    let ready: BTreeSet<&str> = moments
         .iter()
         .filter(|moment| moment.tier == Tier::Serverless && moment.step == Step::Ready)
-        .count();
+        .map(|moment| moment.pod.as_str())
+        .collect();
+    let ready = ready.len();
     Promise::new(
         "the peak overflowed on to serverless containers",
         ready > 0,
