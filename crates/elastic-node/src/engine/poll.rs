@@ -22,8 +22,9 @@ const PAGE: u32 = 200;
 const IDS_PER_CALL: usize = 20;
 /// From this many stopping groups on, a complete list is cheaper than asking by name.
 const MANY_STOPPING: usize = 100;
-/// A look may take at most this part of the time: after one that took `t`, the next waits `t * REST`.
-const REST: u32 = 3;
+/// While groups start, a look that took long is followed by as long a pause, but never by a longer one than this:
+/// the pods of a burst wait for the next look.
+const QUICK_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// The cloud's times are whole seconds, so a question about changes reaches this much further back.
 const OVERLAP: Duration = Duration::from_secs(1);
 
@@ -62,7 +63,7 @@ struct Eye {
 
 impl Eye {
     fn quick(&self, took: Duration) -> Duration {
-        self.shared.timing.quick_poll.max(took * REST)
+        self.shared.timing.quick_poll.max(took.min(QUICK_PAUSE_MAX))
     }
 
     fn pause(&self, took: Duration) -> Duration {
