@@ -151,8 +151,8 @@ impl VirtualNodeConfig {
             },
             kubelet_version: concat!("v1.34.0-springtide.", env!("CARGO_PKG_VERSION")).to_owned(),
             timing: Timing::default(),
-            max_cloud_calls: 64,
-            max_api_writes: 64,
+            max_cloud_calls: 256,
+            max_api_writes: 256,
             large_region: true,
         }
     }

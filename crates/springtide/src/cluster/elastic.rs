@@ -48,11 +48,13 @@ pub async fn start(
 
 fn eci_client(cloud: &CloudStatus) -> anyhow::Result<EciClient> {
     let credentials = Credentials::new(&cloud.access_key_id, &cloud.access_key_secret);
-    let config = EciConfig::new(
+    let mut config = EciConfig::new(
         format!("http://{}", cloud.eci.endpoint),
         &cloud.region,
         credentials,
     );
+    // Every creation waits for the cloud's disk, so many are under way at once; the virtual node bounds them too.
+    config.max_in_flight = 256;
     // The documented call limits protect an account at the real cloud; the local one has none.
     EciClient::new(config.without_limits(), ClientSources::system())
         .context("set up the cloud's client")
