@@ -30,6 +30,11 @@ const NEEDS: &[Need] = &[
         reason: "images are pulled from a real registry",
     },
     Need {
+        present: || on_path("ip"),
+        package: "iproute2",
+        reason: "network namespaces are made and looked at by an independent tool",
+    },
+    Need {
         present: || on_path("python3"),
         package: "python3",
         reason: "the vendor's SDKs call the local cloud",
