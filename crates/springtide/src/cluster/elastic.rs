@@ -29,7 +29,7 @@ pub async fn start(
     elastic_controllers::install_definitions(&client)
         .await
         .context("install the elastic kinds")?;
-    start_admission(&client, network, shutdown, tasks).await?;
+    start_admission(&client, shutdown, tasks).await?;
     let controller = elastic_controllers::run_elastic_workload(
         client.clone(),
         ElasticWorkloadConfig::default(),
@@ -62,7 +62,6 @@ fn eci_client(cloud: &CloudStatus) -> anyhow::Result<EciClient> {
 
 async fn start_admission(
     client: &kube::Client,
-    network: &ClusterNetwork,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
@@ -74,7 +73,6 @@ async fn start_admission(
         .local_addr()
         .context("read the webhook's address")?
         .port();
-    let _ = network;
     let identity = AdmissionIdentity::generate(&["127.0.0.1".to_string()])
         .context("issue the webhook's certificate")?;
     let address = WebhookAddress::Url(format!("https://127.0.0.1:{port}"));
