@@ -41,6 +41,4 @@ pub struct WorkerConfig {
     pub volumes_dir: PathBuf,
     /// Keys of the kubelet server.
     pub tls: ServerTls,
-    /// Authority pods are told to trust (`ca.crt` beside service account tokens).
-    pub cluster_ca_pem: String,
 }

@@ -235,7 +235,6 @@ fn conditions(
     let message = (phase != "Succeeded" && phase != "Failed")
         .then(|| format!("containers with unready status: [{}]", unready.join(" ")));
     let ready = unready.is_empty() && phase == "Running";
-    let gates_open = true;
     let wanted: [(&str, bool, Option<&str>, Option<String>); 4] = [
         (
             "PodReadyToStartContainers",
@@ -249,7 +248,7 @@ fn conditions(
             (!initialized).then_some("ContainersNotInitialized"),
             None,
         ),
-        ("Ready", ready && gates_open, reason, message.clone()),
+        ("Ready", ready, reason, message.clone()),
         ("ContainersReady", ready, reason, message),
     ];
     let mut conditions: Vec<PodCondition> = wanted

@@ -76,9 +76,8 @@ fn config(
         tls: ServerTls {
             certificate_pem,
             key_pem,
-            client_ca_pem: ca_pem.clone(),
+            client_ca_pem: ca_pem,
         },
-        cluster_ca_pem: ca_pem,
         name,
     })
 }
