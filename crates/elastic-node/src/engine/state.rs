@@ -180,6 +180,15 @@ impl State {
         self.touch(&uid);
     }
 
+    /// A pod as the answer to an own write shows it. The watch may have told of its deletion before the answer was read:
+    /// then the answer is old news, and taking the pod up again would keep its group alive for ever.
+    pub(crate) fn put_answer(&mut self, pod: Pod, node: usize, at: Instant) {
+        let known = pod.metadata.uid.as_ref();
+        if known.is_some_and(|uid| self.pods.contains_key(uid)) {
+            self.put_pod(pod, node, at);
+        }
+    }
+
     pub(crate) fn remove_pod(&mut self, uid: &str) {
         self.pods.remove(uid);
         self.touch(uid);
@@ -451,6 +460,18 @@ mod tests {
         state.put_pod(pod("u", 5), 0, at);
         state.put_pod(pod("u", 4), 0, at);
         assert_eq!(state.pods["u"].pod.resource_version().as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn the_answer_to_a_write_never_brings_a_deleted_pod_back() {
+        let at = Instant::now();
+        let mut state = State::new(1);
+        state.put_pod(pod("u", 1), 0, at);
+        state.put_answer(pod("u", 2), 0, at);
+        assert_eq!(state.pods["u"].pod.resource_version().as_deref(), Some("2"));
+        state.remove_pod("u");
+        state.put_answer(pod("u", 3), 0, at);
+        assert!(state.pods.is_empty());
     }
 
     #[test]

@@ -140,7 +140,7 @@ async fn patch(shared: &Shared, pod: &Pod, node: usize, uid: &str, patch: Value)
     match outcome {
         Ok(mut written) => {
             written.metadata.managed_fields = None;
-            shared.state().put_pod(written, node, Instant::now());
+            shared.state().put_answer(written, node, Instant::now());
         }
         Err(kube::Error::Api(status)) if status.code == 404 => {
             tracing::debug!(pod = pod_key(pod), "pod is gone, its status is not written");
