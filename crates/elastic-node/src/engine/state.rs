@@ -327,6 +327,17 @@ impl State {
         }
     }
 
+    /// The API took a status made from `written`. However it shows the pod now: writing the same again would not change
+    /// it, and what never ends is a loop. News of the group or of the pod makes a status due again.
+    pub(crate) fn status_written(&mut self, uid: &str, written: &Arc<GroupStatusEntry>) {
+        let shown = self
+            .shown_group(uid)
+            .and_then(|(_, group)| group.entry.as_ref());
+        if shown.is_some_and(|entry| Arc::ptr_eq(entry, written)) {
+            self.notes(uid).memory.status_due = false;
+        }
+    }
+
     pub(crate) fn motion(&self, at: Instant) -> Motion {
         let mut motion = Motion {
             groups: self.groups.len(),
@@ -451,6 +462,24 @@ mod tests {
         assert!(state.put_entry(entry("g", "Running")));
         assert!(state.take_dirty().is_empty());
         assert!(!state.put_entry(entry("unknown", "Running")));
+    }
+
+    #[test]
+    fn a_written_status_is_not_due_again_until_there_is_news() {
+        let at = Instant::now();
+        let mut state = State::new(1);
+        state.put_pod(pod("u", 1), 0, at);
+        state.put_group("g", group("u", at));
+        state.put_entry(entry("g", "Running"));
+        let written = state.groups["g"].entry.clone().unwrap();
+        state.put_answer(pod("u", 2), 0, at);
+        assert!(state.notes("u").memory.status_due);
+        state.status_written("u", &written);
+        assert!(!state.notes("u").memory.status_due);
+        // What came while the write was under way is not forgotten.
+        state.put_entry(entry("g", "Succeeded"));
+        state.status_written("u", &written);
+        assert!(state.notes("u").memory.status_due);
     }
 
     #[test]

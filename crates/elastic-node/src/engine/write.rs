@@ -55,10 +55,41 @@ fn shows(shown: &Value, wanted: &Value) -> bool {
         (Value::Object(shown), Value::Object(wanted)) => {
             wanted.iter().all(|(key, wanted)| match shown.get(key) {
                 Some(shown) => shows(shown, wanted),
-                None => wanted.is_null(),
+                None => is_nothing(wanted),
             })
         }
-        (shown, wanted) => shown == wanted,
+        (shown, wanted) => is_same(shown, wanted),
+    }
+}
+
+/// Equality as the API server stores it: `lastState: {}` and `lastProbeTime: null` say nothing.
+fn is_same(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Object(left), Value::Object(right)) => {
+            let null = Value::Null;
+            left.keys().chain(right.keys()).all(|key| {
+                is_same(
+                    left.get(key).unwrap_or(&null),
+                    right.get(key).unwrap_or(&null),
+                )
+            })
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .zip(right)
+                    .all(|(left, right)| is_same(left, right))
+        }
+        (left, right) => left == right || (is_nothing(left) && is_nothing(right)),
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(members) => members.values().all(is_nothing),
+        _ => false,
     }
 }
 
@@ -80,19 +111,21 @@ pub(super) async fn status(shared: &Shared, uid: &str) {
             .map(|notes| notes.moments.clone())
             .unwrap_or_default();
         let notes = annotations(&record.pod, id, group, moments);
-        (record.pod.clone(), record.node, status, notes)
+        (
+            record.pod.clone(),
+            record.node,
+            status,
+            notes,
+            entry.clone(),
+        )
     };
-    let (pod, node, status, notes) = prepared;
+    let (pod, node, status, notes, entry) = prepared;
     let labels = BTreeMap::from([(ON_VIRTUAL_NODE_LABEL, TRUE)]);
     let metadata = json!({"uid": uid, "annotations": notes, "labels": labels});
-    patch(
-        shared,
-        &pod,
-        node,
-        uid,
-        json!({"metadata": metadata, "status": status_value(&status)}),
-    )
-    .await;
+    let body = json!({"metadata": metadata, "status": status_value(&status)});
+    if patch(shared, &pod, node, uid, body).await {
+        shared.state().status_written(uid, &entry);
+    }
 }
 
 /// What is noted on the pod; only what is not there yet or differs.
@@ -130,7 +163,8 @@ fn annotations(
     all
 }
 
-async fn patch(shared: &Shared, pod: &Pod, node: usize, uid: &str, patch: Value) {
+/// Whether the API took it.
+async fn patch(shared: &Shared, pod: &Pod, node: usize, uid: &str, patch: Value) -> bool {
     let name = pod.name_any();
     let api: Api<Pod> =
         Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
@@ -141,14 +175,17 @@ async fn patch(shared: &Shared, pod: &Pod, node: usize, uid: &str, patch: Value)
         Ok(mut written) => {
             written.metadata.managed_fields = None;
             shared.state().put_answer(written, node, Instant::now());
+            true
         }
         Err(kube::Error::Api(status)) if status.code == 404 => {
             tracing::debug!(pod = pod_key(pod), "pod is gone, its status is not written");
             shared.state().notes(uid).memory.retry_at = Some(Instant::now() + RETRY);
+            false
         }
         Err(error) => {
             tracing::warn!(pod = pod_key(pod), %error, "pod status could not be written, trying again");
             shared.state().notes(uid).memory.retry_at = Some(Instant::now() + RETRY);
+            false
         }
     }
 }
@@ -273,5 +310,20 @@ mod tests {
         assert!(shows(&shown, &json!({"phase": "Running", "reason": null})));
         assert!(!shows(&shown, &json!({"phase": null})));
         assert!(!shows(&shown, &json!({"conditions": []})));
+        let shown =
+            json!({"containerStatuses": [{"ready": true, "lastState": {}, "lastProbeTime": null}]});
+        assert!(shows(
+            &shown,
+            &json!({"containerStatuses": [{"ready": true}]})
+        ));
+        assert!(!shows(
+            &shown,
+            &json!({"containerStatuses": [{"ready": false}]})
+        ));
+        let ended = json!({"containerStatuses": [{"ready": true, "lastState": {"terminated": {"exitCode": 1}}}]});
+        assert!(!shows(
+            &ended,
+            &json!({"containerStatuses": [{"ready": true}]})
+        ));
     }
 }
