@@ -18,6 +18,8 @@ wire! {
         pub security_group_id: Option<String>,
         /// The resource group.
         pub resource_group_id: Option<String>,
+        /// The RAM role whose rights the group has.
+        pub ram_role_name: Option<String>,
         /// `VSwitchOrdered` or `VSwitchRandom`.
         pub schedule_strategy: Option<String>,
         /// `Always` (default), `OnFailure`, `Never`.
@@ -28,12 +30,24 @@ wire! {
         pub memory: Option<f64>,
         /// Instance types, comma separated.
         pub instance_type: Option<String>,
+        /// `AMD64` (default) or `ARM64`.
+        pub cpu_architecture: Option<String>,
+        /// Physical cores.
+        pub cpu_options_core: Option<i64>,
+        /// Threads per core.
+        pub cpu_options_threads_per_core: Option<i64>,
+        /// Driver of the GPUs, such as `tesla=535`.
+        pub gpu_driver_version: Option<String>,
         /// `economy`, `general`.
         pub compute_category: Vec<String>,
         /// `NoSpot`, `SpotWithPriceLimit`, `SpotAsPriceGo`.
         pub spot_strategy: Option<String>,
         /// The highest price per hour.
         pub spot_price_limit: Option<f64>,
+        /// Hours a spot group is protected, default 1; 0 for none.
+        pub spot_duration: Option<i64>,
+        /// Refuse rather than give a group that is no spot group.
+        pub strict_spot: Option<bool>,
         /// Seconds after which the group is stopped.
         pub active_deadline_seconds: Option<i64>,
         /// Seconds from the stop signal to the kill.
@@ -54,6 +68,10 @@ wire! {
         pub dns_policy: Option<String>,
         /// The resolver's configuration.
         pub dns_config: Option<DnsConfigSpec>,
+        /// Time servers.
+        pub ntp_server: Vec<String>,
+        /// Where core dumps go; must not start with a pipe sign.
+        pub core_pattern: Option<String>,
         /// Whether containers see each other's processes.
         pub share_process_namespace: Option<bool>,
         /// Settings for the whole group.
@@ -64,12 +82,48 @@ wire! {
         pub insecure_registry: Option<String>,
         /// Registries that speak plain HTTP, comma separated.
         pub plain_http_registry: Option<String>,
+        /// Registries of ACR that need no password.
+        pub acr_registry_info: Vec<AcrRegistry>,
         /// An image cache to start from.
         pub image_snapshot_id: Option<String>,
         /// Look for a fitting image cache.
         pub auto_match_image_cache: Option<bool>,
+        /// Bucket of data caches.
+        pub data_cache_bucket: Option<String>,
+        /// Performance level of the disk of data caches.
+        #[serde(rename = "DataCachePL")]
+        pub data_cache_pl: Option<String>,
+        /// Operations per second of that disk.
+        pub data_cache_provisioned_iops: Option<i64>,
+        /// Whether that disk may burst.
+        pub data_cache_bursting_enabled: Option<bool>,
         /// The address to take.
         pub private_ip_address: Option<String>,
+        /// Keep the address after the group is gone (`true`).
+        pub fixed_ip: Option<String>,
+        /// Hours the address is kept, default 48.
+        pub fixed_ip_retain_hour: Option<i64>,
+        /// Make a public address and bind it.
+        pub auto_create_eip: Option<bool>,
+        /// A public address that exists.
+        pub eip_instance_id: Option<String>,
+        /// Mbit/s of a new public address, default 5.
+        pub eip_bandwidth: Option<i64>,
+        /// Line of a new public address: `BGP`, `BGP_PRO`.
+        #[serde(rename = "EipISP")]
+        pub eip_isp: Option<String>,
+        /// Shared bandwidth a new public address joins.
+        pub eip_common_bandwidth_package: Option<String>,
+        /// IPv6 addresses, 0 or 1.
+        pub ipv6_address_count: Option<i64>,
+        /// Whether the IPv6 address reaches the internet.
+        pub ipv6_gateway_bandwidth_enable: Option<bool>,
+        /// Its bandwidth in Mbit/s.
+        pub ipv6_gateway_bandwidth: Option<String>,
+        /// Bits per second into the group.
+        pub ingress_bandwidth: Option<i64>,
+        /// Bits per second out of the group.
+        pub egress_bandwidth: Option<i64>,
         /// 1 to 20 containers.
         pub container: Vec<ContainerSpec>,
         /// Containers that run to their end, one after the other, before the others.
@@ -128,6 +182,22 @@ wire! {
         pub password: String,
     }
 
+    /// A registry of ACR that needs no password.
+    pub struct AcrRegistry {
+        /// `cri-…`.
+        pub instance_id: Option<String>,
+        /// Its name.
+        pub instance_name: Option<String>,
+        /// Its region, when it is another one.
+        pub region_id: Option<String>,
+        /// Its domains; all of them when none is given.
+        pub domain: Vec<String>,
+        /// Role of the service, for registries of other accounts.
+        pub arn_service: Option<String>,
+        /// Role of the user, for registries of other accounts.
+        pub arn_user: Option<String>,
+    }
+
     /// One container.
     pub struct ContainerSpec {
         /// Unique within the group.
@@ -170,12 +240,36 @@ wire! {
         pub security_context_privileged: Option<bool>,
         /// Run right after the start.
         pub lifecycle_post_start_handler_exec: Vec<String>,
+        /// Host asked right after the start; the group's own address when left out.
+        pub lifecycle_post_start_handler_http_get_host: Option<String>,
+        /// Path asked for right after the start.
+        pub lifecycle_post_start_handler_http_get_path: Option<String>,
+        /// Port asked right after the start.
+        pub lifecycle_post_start_handler_http_get_port: Option<u16>,
+        /// `HTTP` or `HTTPS`.
+        pub lifecycle_post_start_handler_http_get_scheme: Option<String>,
+        /// Headers sent right after the start.
+        pub lifecycle_post_start_handler_http_get_http_header: Vec<NameValue>,
+        /// Host connected to right after the start.
+        pub lifecycle_post_start_handler_tcp_socket_host: Option<String>,
+        /// Port connected to right after the start.
+        pub lifecycle_post_start_handler_tcp_socket_port: Option<u16>,
         /// Run before the stop signal.
         pub lifecycle_pre_stop_handler_exec: Vec<String>,
+        /// Host asked before the stop signal; the group's own address when left out.
+        pub lifecycle_pre_stop_handler_http_get_host: Option<String>,
         /// Path asked for before the stop signal.
         pub lifecycle_pre_stop_handler_http_get_path: Option<String>,
         /// Port asked before the stop signal.
         pub lifecycle_pre_stop_handler_http_get_port: Option<u16>,
+        /// `HTTP` or `HTTPS`.
+        pub lifecycle_pre_stop_handler_http_get_scheme: Option<String>,
+        /// Headers sent before the stop signal.
+        pub lifecycle_pre_stop_handler_http_get_http_header: Vec<NameValue>,
+        /// Host connected to before the stop signal.
+        pub lifecycle_pre_stop_handler_tcp_socket_host: Option<String>,
+        /// Port connected to before the stop signal.
+        pub lifecycle_pre_stop_handler_tcp_socket_port: Option<u16>,
         /// Keep standard input open.
         pub stdin: Option<bool>,
         /// Close it after the first session.
