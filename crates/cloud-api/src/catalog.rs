@@ -122,10 +122,33 @@ impl Catalog {
     /// The size that is billed for a wish: the smallest vCPU row that suffices, in it the smallest memory that
     /// suffices; when the row has none, the next row. `None` when nothing is large enough.
     pub fn round_up(&self, wish: Size) -> Option<Size> {
+        self.first(wish, |_| true)
+    }
+
+    /// The same for spot groups, which have fewer sizes: 2 vCPU and more, none of a large region's extra steps, and
+    /// at least as many GiB as vCPU.
+    pub fn round_up_spot(&self, wish: Size) -> Option<Size> {
+        let in_base = |size: &Size| {
+            BASE.iter().any(|(vcpu_milli, memories)| {
+                *vcpu_milli == size.vcpu_milli && memories.contains(&size.memory_mib)
+            })
+        };
+        self.first(wish, |size| {
+            size.vcpu_milli >= 2_000
+                && u64::from(size.memory_mib) * 1_000 >= u64::from(size.vcpu_milli) * u64::from(GIB)
+                && in_base(size)
+        })
+    }
+
+    fn first(&self, wish: Size, offered: impl Fn(&Size) -> bool) -> Option<Size> {
         // Sorted by row, then memory, so the first that holds both is the one.
         let holds =
             |size: &&Size| size.vcpu_milli >= wish.vcpu_milli && size.memory_mib >= wish.memory_mib;
-        self.sizes.iter().find(holds).copied()
+        self.sizes
+            .iter()
+            .filter(holds)
+            .find(|size| offered(size))
+            .copied()
     }
 }
 
@@ -192,6 +215,17 @@ mod tests {
 
     fn size(vcpu: f64, memory: f64) -> Size {
         Size::from_decimals(vcpu, memory).unwrap()
+    }
+
+    #[test]
+    fn spot_groups_have_fewer_sizes() {
+        let catalog = Catalog::new(true);
+        let spot = |vcpu, memory| catalog.round_up_spot(size(vcpu, memory));
+        assert_eq!(spot(2.0, 1.0), Some(size(2.0, 2.0)));
+        assert_eq!(spot(2.0, 5.0), Some(size(2.0, 8.0)));
+        assert_eq!(spot(4.0, 2.0), Some(size(4.0, 4.0)));
+        assert_eq!(spot(5.0, 4.0), Some(size(8.0, 8.0)));
+        assert_eq!(spot(0.25, 0.5), Some(size(2.0, 2.0)));
     }
 
     fn rounded(large: bool, vcpu: f64, memory: f64) -> Option<Size> {

@@ -11,6 +11,7 @@ pub mod encoding;
 pub mod error;
 pub mod exec;
 pub mod flatten;
+pub mod instance_type;
 pub mod model;
 pub mod money;
 pub mod signature;

@@ -18,8 +18,6 @@ wire! {
         pub security_group_id: Option<String>,
         /// The resource group.
         pub resource_group_id: Option<String>,
-        /// The RAM role whose rights the group has.
-        pub ram_role_name: Option<String>,
         /// `VSwitchOrdered` or `VSwitchRandom`.
         pub schedule_strategy: Option<String>,
         /// `Always` (default), `OnFailure`, `Never`.
@@ -30,24 +28,31 @@ wire! {
         pub memory: Option<f64>,
         /// Instance types, comma separated.
         pub instance_type: Option<String>,
-        /// `AMD64` (default) or `ARM64`.
-        pub cpu_architecture: Option<String>,
-        /// Physical cores.
-        pub cpu_options_core: Option<i64>,
-        /// Threads per core.
-        pub cpu_options_threads_per_core: Option<i64>,
-        /// Driver of the GPUs, such as `tesla=535`.
-        pub gpu_driver_version: Option<String>,
         /// `economy`, `general`.
         pub compute_category: Vec<String>,
         /// `NoSpot`, `SpotWithPriceLimit`, `SpotAsPriceGo`.
         pub spot_strategy: Option<String>,
         /// The highest price per hour.
         pub spot_price_limit: Option<f64>,
-        /// Hours a spot group is protected, default 1; 0 for none.
+        /// Hours for which a spot group is kept, default 1; 0 for none.
         pub spot_duration: Option<i64>,
         /// Refuse rather than give a group that is no spot group.
         pub strict_spot: Option<bool>,
+        /// `AMD64` or `ARM64`.
+        pub cpu_architecture: Option<String>,
+        /// `Linux` or `Windows`.
+        pub os_type: Option<String>,
+        /// Physical cores.
+        pub cpu_options_core: Option<i64>,
+        /// Threads of each core.
+        pub cpu_options_threads_per_core: Option<i64>,
+        /// The driver of GPUs.
+        pub gpu_driver_version: Option<String>,
+        /// The role whose rights the containers have.
+        pub ram_role_name: Option<String>,
+        /// Minutes that the group may be `Pending`, 10 to 1440, default 240. Not in the vendor's SDKs: the
+        /// service takes it from an annotation.
+        pub max_pending_minute: Option<i64>,
         /// Seconds after which the group is stopped.
         pub active_deadline_seconds: Option<i64>,
         /// Seconds from the stop signal to the kill.
@@ -68,62 +73,68 @@ wire! {
         pub dns_policy: Option<String>,
         /// The resolver's configuration.
         pub dns_config: Option<DnsConfigSpec>,
-        /// Time servers.
-        pub ntp_server: Vec<String>,
-        /// Where core dumps go; must not start with a pipe sign.
-        pub core_pattern: Option<String>,
         /// Whether containers see each other's processes.
         pub share_process_namespace: Option<bool>,
-        /// Settings for the whole group.
+        /// Time servers.
+        pub ntp_server: Vec<String>,
+        /// Whether containers see the group's size instead of the machine's.
+        pub container_resource_view: Option<bool>,
+        /// Settings for the whole group that are safe for others.
         pub security_context: Option<GroupSecurityContext>,
+        /// Settings for the whole group that concern its machine.
+        pub host_security_context: Option<GroupSecurityContext>,
+        /// Where core dumps go.
+        pub core_pattern: Option<String>,
+        /// Registries of the vendor that need no password.
+        pub acr_registry_info: Vec<AcrRegistry>,
         /// Logins for registries.
         pub image_registry_credential: Vec<RegistryCredential>,
         /// Registries with self-signed certificates, comma separated.
         pub insecure_registry: Option<String>,
         /// Registries that speak plain HTTP, comma separated.
         pub plain_http_registry: Option<String>,
-        /// Registries of ACR that need no password.
-        pub acr_registry_info: Vec<AcrRegistry>,
         /// An image cache to start from.
         pub image_snapshot_id: Option<String>,
         /// Look for a fitting image cache.
         pub auto_match_image_cache: Option<bool>,
-        /// Bucket of data caches.
+        /// `nydus`, `dadi`, `p2p`, `imc`.
+        pub image_accelerate_mode: Option<String>,
+        /// Where data caches are looked for.
         pub data_cache_bucket: Option<String>,
-        /// Performance level of the disk of data caches.
+        /// The performance level of the data cache's disk.
         #[serde(rename = "DataCachePL")]
         pub data_cache_pl: Option<String>,
-        /// Operations per second of that disk.
+        /// Guaranteed operations of the data cache's disk per second.
         pub data_cache_provisioned_iops: Option<i64>,
-        /// Whether that disk may burst.
+        /// Whether the data cache's disk may burst.
         pub data_cache_bursting_enabled: Option<bool>,
-        /// The address to take.
-        pub private_ip_address: Option<String>,
-        /// Keep the address after the group is gone (`true`).
-        pub fixed_ip: Option<String>,
-        /// Hours the address is kept, default 48.
-        pub fixed_ip_retain_hour: Option<i64>,
-        /// Make a public address and bind it.
+        /// Make a public address for the group.
         pub auto_create_eip: Option<bool>,
         /// A public address that exists.
         pub eip_instance_id: Option<String>,
-        /// Mbit/s of a new public address, default 5.
+        /// Mbit/s of the public address, default 5.
         pub eip_bandwidth: Option<i64>,
-        /// Line of a new public address: `BGP`, `BGP_PRO`.
+        /// `BGP` or `BGP_PRO`.
         #[serde(rename = "EipISP")]
         pub eip_isp: Option<String>,
-        /// Shared bandwidth a new public address joins.
+        /// A bandwidth that several public addresses share.
         pub eip_common_bandwidth_package: Option<String>,
-        /// IPv6 addresses, 0 or 1.
+        /// IPv6 addresses: none or 1.
         pub ipv6_address_count: Option<i64>,
-        /// Whether the IPv6 address reaches the internet.
+        /// Whether the IPv6 address is reachable from outside.
         pub ipv6_gateway_bandwidth_enable: Option<bool>,
-        /// Its bandwidth in Mbit/s.
+        /// Mbit/s of the IPv6 address.
         pub ipv6_gateway_bandwidth: Option<String>,
-        /// Bits per second into the group.
+        /// bit/s inwards.
         pub ingress_bandwidth: Option<i64>,
-        /// Bits per second out of the group.
+        /// bit/s outwards.
         pub egress_bandwidth: Option<i64>,
+        /// The address to take.
+        pub private_ip_address: Option<String>,
+        /// `true`: a later group of this name gets the same address.
+        pub fixed_ip: Option<String>,
+        /// Hours for which the address is kept after the group, default 48.
+        pub fixed_ip_retain_hour: Option<i64>,
         /// 1 to 20 containers.
         pub container: Vec<ContainerSpec>,
         /// Containers that run to their end, one after the other, before the others.
@@ -172,6 +183,22 @@ wire! {
         pub sysctl: Vec<NameValue>,
     }
 
+    /// A registry of the vendor that needs no password.
+    pub struct AcrRegistry {
+        /// Its id.
+        pub instance_id: Option<String>,
+        /// Its name.
+        pub instance_name: Option<String>,
+        /// Its region.
+        pub region_id: Option<String>,
+        /// Its addresses.
+        pub domain: Vec<String>,
+        /// The role of the service.
+        pub arn_service: Option<String>,
+        /// The role of the registry's owner.
+        pub arn_user: Option<String>,
+    }
+
     /// A login for a registry.
     pub struct RegistryCredential {
         /// The registry, without scheme.
@@ -180,22 +207,6 @@ wire! {
         pub user_name: String,
         /// The password.
         pub password: String,
-    }
-
-    /// A registry of ACR that needs no password.
-    pub struct AcrRegistry {
-        /// `cri-…`.
-        pub instance_id: Option<String>,
-        /// Its name.
-        pub instance_name: Option<String>,
-        /// Its region, when it is another one.
-        pub region_id: Option<String>,
-        /// Its domains; all of them when none is given.
-        pub domain: Vec<String>,
-        /// Role of the service, for registries of other accounts.
-        pub arn_service: Option<String>,
-        /// Role of the user, for registries of other accounts.
-        pub arn_user: Option<String>,
     }
 
     /// One container.
@@ -240,15 +251,16 @@ wire! {
         pub security_context_privileged: Option<bool>,
         /// Run right after the start.
         pub lifecycle_post_start_handler_exec: Vec<String>,
-        /// Host asked right after the start; the group's own address when left out.
+        /// Host asked right after the start.
         pub lifecycle_post_start_handler_http_get_host: Option<String>,
         /// Path asked for right after the start.
         pub lifecycle_post_start_handler_http_get_path: Option<String>,
         /// Port asked right after the start.
         pub lifecycle_post_start_handler_http_get_port: Option<u16>,
-        /// `HTTP` or `HTTPS`.
+        /// `HTTP` or `HTTPS` right after the start.
         pub lifecycle_post_start_handler_http_get_scheme: Option<String>,
-        /// Headers sent right after the start.
+        /// Headers sent right after the start. Updates spell it in the plural.
+        #[serde(alias = "LifecyclePostStartHandlerHttpGetHttpHeaders")]
         pub lifecycle_post_start_handler_http_get_http_header: Vec<NameValue>,
         /// Host connected to right after the start.
         pub lifecycle_post_start_handler_tcp_socket_host: Option<String>,
@@ -256,13 +268,13 @@ wire! {
         pub lifecycle_post_start_handler_tcp_socket_port: Option<u16>,
         /// Run before the stop signal.
         pub lifecycle_pre_stop_handler_exec: Vec<String>,
-        /// Host asked before the stop signal; the group's own address when left out.
-        pub lifecycle_pre_stop_handler_http_get_host: Option<String>,
         /// Path asked for before the stop signal.
         pub lifecycle_pre_stop_handler_http_get_path: Option<String>,
         /// Port asked before the stop signal.
         pub lifecycle_pre_stop_handler_http_get_port: Option<u16>,
-        /// `HTTP` or `HTTPS`.
+        /// Host asked before the stop signal.
+        pub lifecycle_pre_stop_handler_http_get_host: Option<String>,
+        /// `HTTP` or `HTTPS` before the stop signal.
         pub lifecycle_pre_stop_handler_http_get_scheme: Option<String>,
         /// Headers sent before the stop signal.
         pub lifecycle_pre_stop_handler_http_get_http_header: Vec<NameValue>,
@@ -396,6 +408,10 @@ wire! {
         pub nfs_volume: Option<NfsVolumeSpec>,
         /// A directory of the host.
         pub host_path_volume: Option<HostPathVolumeSpec>,
+        /// A volume of a driver.
+        pub flex_volume: Option<FlexVolumeSpec>,
+        /// A cloud disk.
+        pub disk_volume: Option<DiskVolumeSpec>,
     }
 
     /// An empty directory.
@@ -408,7 +424,8 @@ wire! {
 
     /// Files given in the request.
     pub struct ConfigFileVolumeSpec {
-        /// The mode of files without their own, as a number (420 is 0644).
+        /// The mode of files without their own, as a number (420 is 0644). The old SDK spells it otherwise.
+        #[serde(alias = "DefaultModel")]
         pub default_mode: Option<i64>,
         /// The files.
         pub config_file_to_path: Vec<ConfigFileToPath>,
@@ -432,6 +449,26 @@ wire! {
         pub path: String,
         /// No writing.
         pub read_only: Option<bool>,
+    }
+
+    /// A volume of a driver.
+    pub struct FlexVolumeSpec {
+        /// Such as `alicloud/disk`.
+        pub driver: String,
+        /// The file system.
+        pub fs_type: Option<String>,
+        /// The driver's options as a JSON text.
+        pub options: Option<String>,
+    }
+
+    /// A cloud disk.
+    pub struct DiskVolumeSpec {
+        /// The disk.
+        pub disk_id: Option<String>,
+        /// The file system.
+        pub fs_type: Option<String>,
+        /// GiB of a new disk.
+        pub disk_size: Option<i64>,
     }
 
     /// A directory of the host.

@@ -29,6 +29,10 @@ wire! {
         pub v_switch_id: Option<String>,
         /// Only this security group.
         pub security_group_id: Option<String>,
+        /// Only this resource group.
+        pub resource_group_id: Option<String>,
+        /// `economy` or `general`.
+        pub compute_category: Option<String>,
         /// Only groups that carry all of these tags, at most 10.
         pub tag: Vec<Tag>,
         /// Answer with events.
@@ -79,10 +83,18 @@ wire! {
         pub compute_category: Option<String>,
         /// `NoSpot` and others.
         pub spot_strategy: Option<String>,
+        /// The highest price per hour.
+        pub spot_price_limit: Option<f64>,
+        /// Hundredths of the list price that are paid.
+        pub discount: Option<i64>,
+        /// The role whose rights the containers have.
+        pub ram_role_name: Option<String>,
         /// Its address in the network.
         pub intranet_ip: Option<String>,
         /// Its public address.
         pub internet_ip: Option<String>,
+        /// Its IPv6 address.
+        pub ipv6_address: Option<String>,
         /// Its network interface.
         pub eni_instance_id: Option<String>,
         /// When it was asked for.
@@ -113,6 +125,30 @@ wire! {
         pub host_aliases: Vec<HostAliasInfo>,
         /// The resolver's configuration.
         pub dns_config: Option<DnsConfigInfo>,
+        /// Kernel settings of the group.
+        pub eci_security_context: Option<EciSecurityContext>,
+    }
+
+    /// Kernel settings of a group.
+    pub struct EciSecurityContext {
+        /// The settings.
+        pub sysctls: Vec<super::create::NameValue>,
+    }
+
+    /// User, capabilities, root file system.
+    pub struct SecurityContextInfo {
+        /// Capabilities.
+        pub capability: Option<CapabilityInfo>,
+        /// The user.
+        pub run_as_user: Option<i64>,
+        /// No writing to the root file system.
+        pub read_only_root_filesystem: Option<bool>,
+    }
+
+    /// Capabilities.
+    pub struct CapabilityInfo {
+        /// Those that were added.
+        pub adds: Vec<String>,
     }
 
     /// Something that happened to a group.
@@ -178,6 +214,8 @@ wire! {
         pub liveness_probe: Option<ProbeInfo>,
         /// While it fails, the container is not ready.
         pub readiness_probe: Option<ProbeInfo>,
+        /// User, capabilities, root file system.
+        pub security_context: Option<SecurityContextInfo>,
     }
 
     /// An init container; its command list has another name than a container's.
@@ -212,6 +250,8 @@ wire! {
         pub current_state: Option<ContainerState>,
         /// The run before.
         pub previous_state: Option<ContainerState>,
+        /// User, capabilities, root file system.
+        pub security_context: Option<SecurityContextInfo>,
     }
 
     /// A state of a container.
@@ -300,6 +340,16 @@ wire! {
         /// Whether a share may not be written.
         #[serde(rename = "NFSVolumeReadOnly")]
         pub nfs_volume_read_only: Option<bool>,
+        /// The driver of a volume.
+        pub flex_volume_driver: Option<String>,
+        /// The file system of a driver's volume.
+        pub flex_volume_fs_type: Option<String>,
+        /// The options of a driver's volume.
+        pub flex_volume_options: Option<String>,
+        /// The disk.
+        pub disk_volume_disk_id: Option<String>,
+        /// The disk's file system.
+        pub disk_volume_fs_type: Option<String>,
     }
 
     /// A line of the hosts file.

@@ -19,6 +19,8 @@ wire! {
         pub zone_id: Option<String>,
         /// Only this vSwitch.
         pub v_switch_id: Option<String>,
+        /// Only this resource group.
+        pub resource_group_id: Option<String>,
         /// Only groups that carry all of these tags.
         pub tag: Vec<Tag>,
         /// Page size, at most 200.

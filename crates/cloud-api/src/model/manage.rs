@@ -1,6 +1,6 @@
 //! Deleting, updating and restarting groups; their logs; commands inside them.
 
-use super::create::{ContainerSpec, DnsConfigSpec, RegistryCredential, VolumeSpec};
+use super::create::{AcrRegistry, ContainerSpec, DnsConfigSpec, RegistryCredential, VolumeSpec};
 use super::describe::Tag;
 use super::{EmptyResponse, action, json_list, wire};
 
@@ -11,6 +11,43 @@ wire! {
         pub region_id: String,
         /// The group.
         pub container_group_id: String,
+        /// Makes a repeated call the same call.
+        pub client_token: Option<String>,
+    }
+
+    /// Deletes several groups; only the old SDK has it.
+    pub struct DeleteContainerGroupsRequest {
+        /// The region.
+        pub region_id: String,
+        /// The groups, at most 20.
+        #[serde(with = "json_list")]
+        pub container_group_ids: Vec<String>,
+        /// Makes a repeated call the same call.
+        pub client_token: Option<String>,
+    }
+
+    /// Makes a cloud disk of a group larger.
+    pub struct ResizeContainerGroupVolumeRequest {
+        /// The region.
+        pub region_id: String,
+        /// The group.
+        pub container_group_id: String,
+        /// The volume.
+        pub volume_name: String,
+        /// GiB.
+        pub new_size: Option<i64>,
+        /// Makes a repeated call the same call.
+        pub client_token: Option<String>,
+    }
+
+    /// Makes a group's scratch space larger; only the old SDK has it.
+    pub struct ResizeContainerGroupEphemeralStorageRequest {
+        /// The region.
+        pub region_id: String,
+        /// The group.
+        pub container_group_id: String,
+        /// GiB beyond the 30 that are free.
+        pub new_size: Option<i64>,
         /// Makes a repeated call the same call.
         pub client_token: Option<String>,
     }
@@ -47,8 +84,12 @@ wire! {
         pub volume: Vec<VolumeSpec>,
         /// Logins for registries.
         pub image_registry_credential: Vec<RegistryCredential>,
+        /// Registries of the vendor that need no password.
+        pub acr_registry_info: Vec<AcrRegistry>,
         /// The resolver's configuration.
         pub dns_config: Option<DnsConfigSpec>,
+        /// The resource group.
+        pub resource_group_id: Option<String>,
         /// The tags.
         pub tag: Vec<Tag>,
         /// Makes a repeated call the same call.
@@ -121,6 +162,9 @@ wire! {
 }
 
 action!(DeleteContainerGroupRequest => EmptyResponse, "DeleteContainerGroup", write);
+action!(DeleteContainerGroupsRequest => EmptyResponse, "DeleteContainerGroups", write);
+action!(ResizeContainerGroupVolumeRequest => EmptyResponse, "ResizeContainerGroupVolume", write);
+action!(ResizeContainerGroupEphemeralStorageRequest => EmptyResponse, "ResizeContainerGroupEphemeralStorage", write);
 action!(RestartContainerGroupRequest => EmptyResponse, "RestartContainerGroup", write);
 action!(UpdateContainerGroupRequest => EmptyResponse, "UpdateContainerGroup", write);
 action!(DescribeContainerLogRequest => DescribeContainerLogResponse, "DescribeContainerLog", read);

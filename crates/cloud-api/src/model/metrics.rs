@@ -65,8 +65,48 @@ wire! {
         pub memory: MemoryMetric,
         /// Of the group.
         pub network: NetworkMetric,
+        /// File system by file system.
+        pub filesystem: Vec<FilesystemMetric>,
+        /// Disk by disk.
+        pub disk: Vec<DiskMetric>,
         /// Container by container.
         pub containers: Vec<ContainerMetric>,
+    }
+
+    /// The room of a file system.
+    pub struct FilesystemMetric {
+        /// Its name.
+        pub fs_name: String,
+        /// `System`, `Volume`, `Other`; only when one group is asked about.
+        pub category: Option<String>,
+        /// Bytes in all.
+        pub capacity: u64,
+        /// Bytes used.
+        pub usage: u64,
+        /// Bytes left.
+        pub available: u64,
+    }
+
+    /// The traffic of a disk; the names of two members depend on how many groups are asked about.
+    pub struct DiskMetric {
+        /// The device.
+        pub device: String,
+        /// Bytes read.
+        pub read_bytes: u64,
+        /// Bytes written.
+        pub write_bytes: u64,
+        /// Reads, when one group is asked about.
+        #[serde(rename = "ReadIO")]
+        pub read_io: Option<u64>,
+        /// Writes, when one group is asked about.
+        #[serde(rename = "WriteIO")]
+        pub write_io: Option<u64>,
+        /// Reads, when many groups are asked about.
+        #[serde(rename = "ReadIo")]
+        pub read_io_of_many: Option<u64>,
+        /// Writes, when many groups are asked about.
+        #[serde(rename = "WriteIo")]
+        pub write_io_of_many: Option<u64>,
     }
 
     /// Processor time.
@@ -105,10 +145,22 @@ wire! {
     pub struct InterfaceMetric {
         /// Its name.
         pub name: String,
-        /// Received.
+        /// Bytes received.
         pub rx_bytes: u64,
-        /// Sent.
+        /// Packets received.
+        pub rx_packets: u64,
+        /// Packets received with an error.
+        pub rx_errors: u64,
+        /// Packets received and dropped.
+        pub rx_drops: u64,
+        /// Bytes sent.
         pub tx_bytes: u64,
+        /// Packets sent.
+        pub tx_packets: u64,
+        /// Packets not sent for an error.
+        pub tx_errors: u64,
+        /// Packets dropped before they were sent.
+        pub tx_drops: u64,
     }
 
     /// What one container used.

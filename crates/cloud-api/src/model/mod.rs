@@ -4,15 +4,20 @@
 //! JSON. Member names follow from the field names; the few odd ones are renamed in place. Members that nobody sets
 //! here (a real service knows hundreds) are ignored on reading.
 
+pub mod commit;
 pub mod create;
+pub mod data_cache;
 pub mod describe;
 pub mod events;
+pub mod image_cache;
 pub mod manage;
 pub mod metrics;
+pub mod operations;
 pub mod price;
 pub mod region;
 pub mod status;
 pub mod tags;
+pub mod virtual_node;
 
 pub use create::{
     ContainerSpec, CreateContainerGroupRequest, CreateContainerGroupResponse, VolumeSpec,
@@ -108,6 +113,11 @@ answers! {
     metrics::DescribeContainerGroupMetricResponse, metrics::DescribeMultiContainerGroupMetricResponse,
     price::DescribeContainerGroupPriceResponse, region::DescribeRegionsResponse,
     region::DescribeAvailableResourceResponse, region::ListUsageResponse, tags::ListTagResourcesResponse,
+    image_cache::CreateImageCacheResponse, image_cache::DescribeImageCachesResponse,
+    data_cache::CreateDataCacheResponse, data_cache::DescribeDataCachesResponse, commit::CommitContainerResponse,
+    commit::DescribeCommitContainerTaskResponse, operations::CreateInstanceOpsTaskResponse,
+    operations::DescribeInstanceOpsRecordsResponse, virtual_node::CreateVirtualNodeResponse,
+    virtual_node::DescribeVirtualNodesResponse,
 }
 
 /// Ties a request to its action's name and answer.

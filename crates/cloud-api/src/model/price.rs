@@ -21,6 +21,10 @@ wire! {
         pub compute_category: Option<String>,
         /// `NoSpot` and others.
         pub spot_strategy: Option<String>,
+        /// The highest price per hour.
+        pub spot_price_limit: Option<f64>,
+        /// Hours for which a spot group is kept.
+        pub spot_duration: Option<i64>,
     }
 
     /// What a size costs.
@@ -35,8 +39,24 @@ wire! {
     pub struct PriceInfo {
         /// List price and price after discounts, per second.
         pub price: Price,
+        /// What lowers the price.
+        pub rules: PriceRules,
         /// Spot prices, zone by zone.
         pub spot_prices: SpotPrices,
+    }
+
+    /// What lowers the price.
+    pub struct PriceRules {
+        /// One entry per rule.
+        pub rule: Vec<PriceRule>,
+    }
+
+    /// One thing that lowers the price.
+    pub struct PriceRule {
+        /// Its number.
+        pub rule_id: i64,
+        /// What it is.
+        pub description: String,
     }
 
     /// A price per second.
@@ -61,7 +81,7 @@ wire! {
 
     /// The price of one resource.
     pub struct DetailInfo {
-        /// `Cpu`, `Memory`, `EphemeralStorage`.
+        /// `Cpu`, `Memory`, `EphemeralStorage`, `InstanceType`.
         pub resource: String,
         /// By the list.
         pub original_price: f64,
@@ -69,6 +89,8 @@ wire! {
         pub discount_price: f64,
         /// To be paid.
         pub trade_price: f64,
+        /// What lowers it.
+        pub rules: PriceRules,
     }
 
     /// Spot prices.

@@ -38,6 +38,18 @@ wire! {
         pub zone_id: Option<String>,
         /// What is looked for.
         pub destination_resource: Option<DestinationResource>,
+        /// On which terms.
+        pub spot_resource: Option<SpotResource>,
+    }
+
+    /// On which terms something is looked for.
+    pub struct SpotResource {
+        /// `NoSpot` and others.
+        pub spot_strategy: Option<String>,
+        /// The highest price per hour.
+        pub spot_price_limit: Option<f64>,
+        /// Hours for which a spot group is kept.
+        pub spot_duration: Option<i64>,
     }
 
     /// What is looked for.

@@ -5,7 +5,7 @@ use super::filter::{Filter, given, page};
 use crate::gateway::refusal::Refusal;
 use crate::shared::Shared;
 use crate::state::record::{ContainerRecord, EventRecord, GroupRecord, RunState};
-use cloud_api::model::create::{ContainerSpec, ProbeSpec, VolumeSpec};
+use cloud_api::model::create::{ContainerSpec, ProbeSpec, SecurityContextSpec, VolumeSpec};
 use cloud_api::model::describe::*;
 use cloud_api::time;
 
@@ -25,6 +25,8 @@ pub(crate) fn describe(
         zone: given(&request.zone_id),
         v_switch: given(&request.v_switch_id),
         security_group: given(&request.security_group_id),
+        resource_group: given(&request.resource_group_id),
+        compute_category: given(&request.compute_category),
         tags: &request.tag,
         changed_since_second: None,
     };
@@ -112,6 +114,7 @@ fn describe_group(shared: &Shared, group: &GroupRecord, with_events: bool) -> Co
             searches: config.search.clone(),
             options: config.option.clone(),
         }),
+        ..Default::default()
     }
 }
 
@@ -241,6 +244,7 @@ fn container(spec: &ContainerSpec, record: &ContainerRecord) -> ContainerInfo {
         previous_state: record.previous.as_ref().map(state),
         liveness_probe: spec.liveness_probe.as_ref().map(probe),
         readiness_probe: spec.readiness_probe.as_ref().map(probe),
+        security_context: spec.security_context.as_ref().map(security),
     }
 }
 
@@ -261,6 +265,20 @@ fn init_container(spec: &ContainerSpec, record: &ContainerRecord) -> InitContain
         restart_count: record.restart_count,
         current_state: Some(state(&record.state)),
         previous_state: record.previous.as_ref().map(state),
+        security_context: spec.security_context.as_ref().map(security),
+    }
+}
+
+fn security(context: &SecurityContextSpec) -> SecurityContextInfo {
+    SecurityContextInfo {
+        capability: context
+            .capability
+            .as_ref()
+            .map(|capability| CapabilityInfo {
+                adds: capability.add.clone(),
+            }),
+        run_as_user: context.run_as_user,
+        read_only_root_filesystem: context.read_only_root_filesystem,
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn describe(
         ids: &request.container_group_ids,
         zone: given(&request.zone_id),
         v_switch: given(&request.v_switch_id),
+        resource_group: given(&request.resource_group_id),
         tags: &request.tag,
         ..Default::default()
     };

@@ -20,6 +20,8 @@ pub(super) struct Filter<'a> {
     pub(super) zone: Option<&'a str>,
     pub(super) v_switch: Option<&'a str>,
     pub(super) security_group: Option<&'a str>,
+    pub(super) resource_group: Option<&'a str>,
+    pub(super) compute_category: Option<&'a str>,
     pub(super) tags: &'a [Tag],
     pub(super) changed_since_second: Option<i64>,
 }
@@ -30,6 +32,19 @@ pub(super) fn given(text: &Option<String>) -> Option<&str> {
 }
 
 impl Filter<'_> {
+    /// The groups that come into question, in the order of their ids: those that are named, else all.
+    fn candidates<'a>(
+        &self,
+        groups: &'a BTreeMap<String, GroupRecord>,
+    ) -> Box<dyn Iterator<Item = &'a GroupRecord> + 'a> {
+        if self.ids.is_empty() {
+            return Box::new(groups.values());
+        }
+        let named: std::collections::BTreeSet<&String> = self.ids.iter().collect();
+        let found: Vec<&GroupRecord> = named.into_iter().filter_map(|id| groups.get(id)).collect();
+        Box::new(found.into_iter())
+    }
+
     fn matches(&self, group: &GroupRecord) -> bool {
         let is = |wanted: Option<&str>, value: &str| wanted.is_none_or(|wanted| wanted == value);
         let tagged = |tag: &Tag| {
@@ -37,8 +52,7 @@ impl Filter<'_> {
                 |own: &Tag| own.key == tag.key && (tag.value.is_empty() || own.value == tag.value);
             group.request.tag.iter().any(same)
         };
-        (self.ids.is_empty() || self.ids.contains(&group.id))
-            && is(self.name, &group.request.container_group_name)
+        is(self.name, &group.request.container_group_name)
             && is(self.status, group.status.as_str())
             && is(self.zone, &group.zone)
             && is(self.v_switch, &group.v_switch)
@@ -49,6 +63,22 @@ impl Filter<'_> {
                     .security_group_id
                     .as_deref()
                     .unwrap_or_default(),
+            )
+            && is(
+                self.resource_group,
+                group
+                    .request
+                    .resource_group_id
+                    .as_deref()
+                    .unwrap_or_default(),
+            )
+            && is(
+                self.compute_category,
+                group
+                    .request
+                    .compute_category
+                    .first()
+                    .map_or("", String::as_str),
             )
             && self.tags.iter().all(tagged)
             && self
@@ -107,7 +137,10 @@ pub(super) fn page<'a>(
         next_token: None,
         total_count: 0,
     };
-    for group in groups.values().filter(|group| filter.matches(group)) {
+    for group in filter
+        .candidates(groups)
+        .filter(|group| filter.matches(group))
+    {
         page.total_count += 1;
         if group.id <= after {
             continue;

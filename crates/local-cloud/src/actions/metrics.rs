@@ -6,6 +6,7 @@ use crate::backend::{ContainerUsage, GroupPlan};
 use crate::gateway::refusal::Refusal;
 use crate::metrics::Sample;
 use crate::shared::plan_of;
+use cloud_api::catalog::FREE_EPHEMERAL_GIB;
 use cloud_api::model::GroupStatus;
 use cloud_api::model::metrics::*;
 use cloud_api::time;
@@ -40,14 +41,14 @@ pub(crate) async fn one(
         return Err(Refusal::invalid("StartTime", rule));
     }
     let samples = if call.shared.backend.is_simulated() {
-        paper_samples(call, &plan).await?
+        paper_samples(call, &plan, start, end, period).await?
     } else {
         call.shared.samples.of(&id)
     };
     let records = pick(&samples, start, end, period);
     let records = records
         .into_iter()
-        .map(|(before, now)| record(&plan, before, now))
+        .map(|(before, now)| record(&plan, before, now, true))
         .collect();
     Ok(DescribeContainerGroupMetricResponse {
         container_group_id: id,
@@ -114,13 +115,14 @@ pub(crate) async fn many(
         };
         let Some(plan) = running else { continue };
         let newest = if call.shared.backend.is_simulated() {
-            let mut samples = paper_samples(call, &plan).await?;
+            let now = call.shared.now();
+            let mut samples = paper_samples(call, &plan, now, now, 1).await?;
             samples.pop().map(|newest| (samples.pop(), newest))
         } else {
             call.shared.samples.newest(&id)
         };
         if let Some((before, now)) = newest {
-            let records = vec![record(&plan, before.as_ref(), &now)];
+            let records = vec![record(&plan, before.as_ref(), &now, false)];
             monitor_datas.push(MonitorData {
                 container_group_id: id,
                 records,
@@ -133,16 +135,42 @@ pub(crate) async fn many(
     })
 }
 
-/// Groups on paper are not sampled; what they use now, and used a second ago, follows from their model.
-async fn paper_samples(call: &Call<'_>, plan: &GroupPlan) -> Result<Vec<Sample>, Refusal> {
+/// Groups on paper are not sampled; what they used at a moment follows from their model: each period's end, the
+/// newest being now, after an origin at which nothing had been used.
+async fn paper_samples(
+    call: &Call<'_>,
+    plan: &GroupPlan,
+    start: Timestamp,
+    end: Timestamp,
+    period: i64,
+) -> Result<Vec<Sample>, Refusal> {
     let containers = call.shared.backend.usage(plan).await;
     let containers = containers.map_err(|error| Refusal::internal(error.to_string()))?;
-    let at = call.shared.now();
-    let origin = Sample {
-        at: plan_start(call, plan).unwrap_or(at),
-        containers: idle(&containers),
-    };
-    Ok(vec![origin, Sample { at, containers }])
+    let now = call.shared.now();
+    let origin = plan_start(call, plan).unwrap_or(now);
+    let lived = (now.as_second() - origin.as_second()).max(1) as f64;
+    let mut samples = vec![Sample {
+        at: origin,
+        containers: scaled(&containers, 0.0),
+    }];
+    let (first, last) = (start.as_second(), end.min(now).as_second());
+    let ends = (1..).map(|span| first + span * period);
+    for second in ends.take_while(|second| *second < last) {
+        if let Ok(at) = Timestamp::from_second(second)
+            && at > origin
+        {
+            let share = (second - origin.as_second()) as f64 / lived;
+            samples.push(Sample {
+                at,
+                containers: scaled(&containers, share.clamp(0.0, 1.0)),
+            });
+        }
+    }
+    samples.push(Sample {
+        at: now,
+        containers,
+    });
+    Ok(samples)
 }
 
 fn plan_start(call: &Call<'_>, plan: &GroupPlan) -> Option<Timestamp> {
@@ -155,17 +183,18 @@ fn plan_start(call: &Call<'_>, plan: &GroupPlan) -> Option<Timestamp> {
         .min()
 }
 
-fn idle(containers: &[ContainerUsage]) -> Vec<ContainerUsage> {
+/// The same containers after a share of their processor time.
+fn scaled(containers: &[ContainerUsage], share: f64) -> Vec<ContainerUsage> {
     containers
         .iter()
         .map(|container| ContainerUsage {
-            cpu_nanos: 0,
+            cpu_nanos: (container.cpu_nanos as f64 * share) as u64,
             ..container.clone()
         })
         .collect()
 }
 
-fn record(plan: &GroupPlan, before: Option<&Sample>, now: &Sample) -> MetricRecord {
+fn record(plan: &GroupPlan, before: Option<&Sample>, now: &Sample, single: bool) -> MetricRecord {
     let limit = u64::from(plan.size.vcpu_milli);
     let memory_limit = u64::from(plan.size.memory_mib) * 1024 * 1024;
     let elapsed = before.map_or(0, |before| {
@@ -222,7 +251,22 @@ fn record(plan: &GroupPlan, before: Option<&Sample>, now: &Sample) -> MetricReco
             available_bytes: memory_limit.saturating_sub(working_set),
         },
         network: NetworkMetric::default(),
+        filesystem: vec![root_file_system(plan, single)],
+        disk: Vec::new(),
         containers,
+    }
+}
+
+/// The scratch space that the group has; what of it is used is not measured.
+fn root_file_system(plan: &GroupPlan, single: bool) -> FilesystemMetric {
+    let extra = plan.request.ephemeral_storage.unwrap_or_default();
+    let gib = FREE_EPHEMERAL_GIB + u64::try_from(extra).unwrap_or_default();
+    FilesystemMetric {
+        fs_name: "/".to_owned(),
+        category: single.then(|| "System".to_owned()),
+        capacity: gib << 30,
+        usage: 0,
+        available: gib << 30,
     }
 }
 

@@ -61,13 +61,14 @@ pub(crate) fn describe(
                     original_price: amount.as_cny(),
                     discount_price: 0.0,
                     trade_price: amount.as_cny(),
+                    ..Default::default()
                 })
                 .collect(),
         },
     };
     let price_info = PriceInfo {
         price,
-        spot_prices: SpotPrices::default(),
+        ..Default::default()
     };
     Ok(DescribeContainerGroupPriceResponse {
         price_info,

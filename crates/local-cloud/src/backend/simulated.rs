@@ -11,7 +11,7 @@ use super::{
 use async_trait::async_trait;
 use cloud_api::model::create::{ContainerSpec, ProbeSpec};
 use jiff::Timestamp;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -37,14 +37,15 @@ struct PaperRun {
     stopped: watch::Sender<Option<Timestamp>>,
 }
 
-/// Group id, container name, number of the run.
-type RunKey = (String, String, u32);
+/// The runs of one group: by container, then by number, the newest last.
+type GroupRuns = HashMap<String, BTreeMap<u32, PaperRun>>;
 
 /// Runs groups on paper.
 pub struct SimulatedBackend {
     delay: StartDelay,
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    runs: Mutex<HashMap<RunKey, PaperRun>>,
+    /// By group.
+    runs: Mutex<HashMap<String, GroupRuns>>,
 }
 
 impl SimulatedBackend {
@@ -57,17 +58,30 @@ impl SimulatedBackend {
         }
     }
 
-    fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<RunKey, PaperRun>> {
+    fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<String, GroupRuns>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn started(&self, plan: &GroupPlan, run: Run<'_>) -> Option<Timestamp> {
-        self.runs().get(&key(plan, run)).map(|run| run.started_at)
+        find(&self.runs(), plan, run).map(|run| run.started_at)
     }
 }
 
-fn key(plan: &GroupPlan, run: Run<'_>) -> RunKey {
-    (plan.id.clone(), run.container.name.clone(), run.attempt)
+fn find<'a>(
+    runs: &'a HashMap<String, GroupRuns>,
+    plan: &GroupPlan,
+    run: Run<'_>,
+) -> Option<&'a PaperRun> {
+    runs.get(&plan.id)?
+        .get(&run.container.name)?
+        .get(&run.attempt)
+}
+
+impl PaperRun {
+    fn stop(&self, now: Timestamp) {
+        self.stopped
+            .send_if_modified(|stopped| stopped.is_none() && stopped.replace(now).is_none());
+    }
 }
 
 fn setting<'a>(container: &'a ContainerSpec, name: &str) -> Option<&'a str> {
@@ -132,7 +146,11 @@ impl GroupBackend for SimulatedBackend {
         };
         Ok(self
             .runs()
-            .entry(key(plan, run))
+            .entry(plan.id.clone())
+            .or_default()
+            .entry(run.container.name.clone())
+            .or_default()
+            .entry(run.attempt)
             .or_insert(fresh)
             .started_at)
     }
@@ -145,7 +163,7 @@ impl GroupBackend for SimulatedBackend {
             finished_at,
             message: None,
         };
-        let (started_at, mut stopped) = match self.runs().get(&key(plan, run)) {
+        let (started_at, mut stopped) = match find(&self.runs(), plan, run) {
             Some(run) => (run.started_at, run.stopped.subscribe()),
             None => {
                 return Err(BackendError::new(
@@ -179,9 +197,8 @@ impl GroupBackend for SimulatedBackend {
         _grace: Duration,
     ) -> Result<(), BackendError> {
         let now = (self.now)();
-        if let Some(run) = self.runs().get(&key(plan, run)) {
-            run.stopped
-                .send_if_modified(|stopped| stopped.is_none() && stopped.replace(now).is_none());
+        if let Some(run) = find(&self.runs(), plan, run) {
+            run.stop(now);
         }
         Ok(())
     }
@@ -256,13 +273,12 @@ impl GroupBackend for SimulatedBackend {
         let now = (self.now)();
         let memory = (plan.size.memory_gib() * GIB / 10.0) as u64;
         let runs = self.runs();
+        // Only this group's own runs are looked at: with thousands of groups everything else is a scan for each.
+        let own = runs.get(&plan.id);
         let usage = plan.request.container.iter().map(|container| {
-            let of_container =
-                |(key, _): &(&RunKey, &PaperRun)| key.0 == plan.id && key.1 == container.name;
-            let newest = runs
-                .iter()
-                .filter(of_container)
-                .max_by_key(|(key, _)| key.2);
+            let newest = own
+                .and_then(|own| own.get(&container.name))
+                .and_then(BTreeMap::last_key_value);
             let seconds = newest.map_or(0.0, |(_, run)| {
                 now.duration_since(run.started_at).as_secs_f64()
             });
@@ -282,33 +298,20 @@ impl GroupBackend for SimulatedBackend {
 
     async fn end(&self, plan: &GroupPlan) -> Result<(), BackendError> {
         let now = (self.now)();
-        for container in plan
-            .request
-            .container
-            .iter()
-            .chain(&plan.request.init_container)
-        {
-            for (_, run) in self
-                .runs()
-                .iter()
-                .filter(|(key, _)| key.0 == plan.id && key.1 == container.name)
-            {
-                run.stopped.send_if_modified(|stopped| {
-                    stopped.is_none() && stopped.replace(now).is_none()
-                });
-            }
+        if let Some(own) = self.runs().get(&plan.id) {
+            own.values()
+                .flat_map(BTreeMap::values)
+                .for_each(|run| run.stop(now));
         }
         Ok(())
     }
 
     async fn forget(&self, group_id: &str) -> Result<(), BackendError> {
-        self.runs().retain(|key, _| key.0 != group_id);
+        self.runs().remove(group_id);
         Ok(())
     }
 
     async fn known_groups(&self) -> Result<Vec<String>, BackendError> {
-        let mut known: Vec<String> = self.runs().keys().map(|key| key.0.clone()).collect();
-        known.dedup();
-        Ok(known)
+        Ok(self.runs().keys().cloned().collect())
     }
 }
