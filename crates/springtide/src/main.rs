@@ -17,6 +17,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// A burst makes and drops a million small objects: this allocator is quicker at it and gives the memory back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// First argument that turns this program into the container shim.
 const SHIM: &str = "runtime-shim";
 /// First argument that turns this program into the sample shop.
