@@ -4,6 +4,7 @@ use super::StoredObject;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// Events kept for one resource.
 const EVENTS: usize = 16_384;
@@ -94,7 +95,7 @@ pub fn make_frame(event: EventKind, object: &StoredObject, api_version: &str, ki
 
 /// The bounded history of one resource.
 pub(super) struct History {
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<(Instant, Arc<Event>)>,
     bytes: usize,
     /// Every event after this revision is here.
     floor: u64,
@@ -109,16 +110,29 @@ impl History {
         }
     }
 
-    pub fn push(&mut self, event: Arc<Event>) {
+    pub fn push(&mut self, event: Arc<Event>, at: Instant) {
         self.bytes += event.object.bare.len();
-        self.events.push_back(event);
-        while self.events.len() > EVENTS || self.bytes > BYTES {
-            let Some(oldest) = self.events.pop_front() else {
-                break;
-            };
-            self.bytes -= oldest.object.bare.len();
-            self.floor = oldest.revision;
+        self.events.push_back((at, event));
+        while (self.events.len() > EVENTS || self.bytes > BYTES) && self.forget_oldest().is_some() {
         }
+    }
+
+    /// Forgets what happened before `moment`, so that the memory of a burst is given back. Freeing it is left to the
+    /// caller, who can do so without the lock.
+    pub fn forget_before(&mut self, moment: Instant) -> Vec<Arc<Event>> {
+        let mut forgotten = Vec::new();
+        while self.events.front().is_some_and(|(at, _)| *at < moment) {
+            forgotten.extend(self.forget_oldest());
+        }
+        self.events.shrink_to(self.events.len() * 2);
+        forgotten
+    }
+
+    fn forget_oldest(&mut self) -> Option<Arc<Event>> {
+        let (_, oldest) = self.events.pop_front()?;
+        self.bytes -= oldest.object.bare.len();
+        self.floor = oldest.revision;
+        Some(oldest)
     }
 
     pub fn floor(&self) -> u64 {
@@ -132,13 +146,49 @@ impl History {
         }
         let start = self
             .events
-            .partition_point(|event| event.revision <= revision);
-        Some(self.events.range(start..))
+            .partition_point(|(_, event)| event.revision <= revision);
+        Some(self.events.range(start..).map(|(_, event)| event))
     }
 
     pub fn compact(&mut self, floor: u64) {
         self.events.clear();
         self.bytes = 0;
         self.floor = floor;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::super::object::Prepared;
+    use super::*;
+
+    fn event(revision: u64) -> Arc<Event> {
+        let object = Arc::new(Prepared::new(json!({"metadata": {"name": "a"}})).finish(revision));
+        Arc::new(Event::new("a".into(), EventKind::Modified, object, None))
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_and_asking_for_it_says_so() {
+        let begun = Instant::now();
+        let later = begun + Duration::from_secs(60);
+        let mut history = History::new(1);
+        for (revision, at) in [(2, begun), (3, begun), (4, later), (5, later)] {
+            history.push(event(revision), at);
+        }
+        assert_eq!(history.forget_before(later).len(), 2);
+        assert_eq!(history.floor(), 3);
+        assert!(history.after(2).is_none());
+        let kept: Vec<u64> = history
+            .after(3)
+            .unwrap()
+            .map(|event| event.revision)
+            .collect();
+        assert_eq!(kept, [4, 5]);
+        history.forget_before(later + Duration::from_secs(1));
+        assert_eq!((history.floor(), history.bytes), (5, 0));
     }
 }

@@ -4,6 +4,7 @@ use super::StoredObject;
 use super::history::{Event, History};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// Objects of one resource at one revision.
@@ -240,7 +241,7 @@ impl Index {
     }
 
     /// Makes a committed batch visible, all of it at once.
-    pub fn apply(&self, revision: u64, batch: Vec<(Arc<str>, Event)>) {
+    pub fn apply(&self, revision: u64, batch: Vec<(Arc<str>, Event)>, at: Instant) {
         let mut state = self.write();
         state.revision = revision;
         let floor = state.floor;
@@ -260,13 +261,25 @@ impl Index {
                     .objects
                     .insert(event.key.clone(), event.object.clone());
             }
-            found.history.push(Arc::new(event));
+            found.history.push(Arc::new(event), at);
         }
         for resource in touched {
             if let Some(found) = state.resources.get(&resource) {
                 found.changed.send_replace(revision);
             }
         }
+    }
+
+    /// Forgets events that happened before `moment`.
+    pub fn forget_before(&self, moment: Instant) {
+        let forgotten: Vec<Vec<Arc<Event>>> = {
+            let mut state = self.write();
+            let resources = state.resources.values_mut();
+            resources
+                .map(|found| found.history.forget_before(moment))
+                .collect()
+        };
+        drop(forgotten);
     }
 
     pub fn compact(&self) {

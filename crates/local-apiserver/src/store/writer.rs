@@ -7,10 +7,16 @@ use super::{Change, StoredObject, Write, WriteError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Writes in one transaction.
 const BATCH: usize = 512;
+/// History reaches this far back, like etcd's under the usual compaction: a list that is paged on later than this has
+/// to begin anew.
+const HISTORY: Duration = Duration::from_secs(5 * 60);
+/// Old history is looked for this often at most, by the first write after it.
+const UPKEEP: Duration = Duration::from_secs(15);
 
 pub(super) enum Pending {
     Write(
@@ -33,6 +39,7 @@ pub(super) fn run(
     closing: Arc<AtomicBool>,
 ) {
     let mut waiting = Vec::with_capacity(BATCH);
+    let mut upkept = Instant::now();
     loop {
         waiting.clear();
         if queue.blocking_recv_many(&mut waiting, BATCH) == 0 {
@@ -40,6 +47,12 @@ pub(super) fn run(
         }
         let close = waiting.iter().any(|one| matches!(one, Pending::Close));
         commit(&mut disk, &index, waiting.drain(..));
+        if upkept.elapsed() >= UPKEEP {
+            upkept = Instant::now();
+            if let Some(moment) = upkept.checked_sub(HISTORY) {
+                index.forget_before(moment);
+            }
+        }
         if close && closing.load(Ordering::Acquire) {
             break;
         }
@@ -74,7 +87,7 @@ fn commit(disk: &mut Disk, index: &Index, waiting: impl Iterator<Item = Pending>
     }
     match disk.commit(revision, &events) {
         Ok(()) => {
-            index.apply(revision, events);
+            index.apply(revision, events, Instant::now());
             for (answer, object) in answers {
                 let _ = answer.send(Ok(object));
             }
