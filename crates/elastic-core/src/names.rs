@@ -30,6 +30,10 @@ pub const VIRTUAL_NODE_PREFIX: &str = "virtual-kubelet-";
 pub const ON_VIRTUAL_NODE_LABEL: &str = "serverless.alibabacloud.com/virtual-node";
 /// Well-known label with a node's zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// Well-known label with a node's architecture; also the key of the taint of arm64 virtual nodes.
+pub const ARCHITECTURE_LABEL: &str = "kubernetes.io/arch";
+/// Taint of a virtual node whose zone is no longer in the profile.
+pub const DRAINING_TAINT_KEY: &str = "virtual-kubelet.io/draining";
 /// Name of the admission webhook configuration, as the closed component calls it.
 pub const WEBHOOK_NAME: &str = "vk-webhook";
 

@@ -1,8 +1,12 @@
 //! What the virtual nodes have to be told.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use elastic_core::eci_profile::Environment;
+use elastic_core::names::VIRTUAL_NODE_PREFIX;
 use kubelet_api::ServerTls;
 use tokio::net::TcpListener;
 
@@ -25,6 +29,46 @@ pub struct NodeEndpoint {
     pub port: u16,
     /// Serves logs, exec and metrics; without one the node has no kubelet API.
     pub listener: Option<(TcpListener, ServerTls)>,
+}
+
+/// Opens the kubelet API of nodes that are added while the others run: a zone that appears in the profile, an arm64 node.
+#[async_trait]
+pub trait OpenEndpoint: Send + Sync {
+    /// The endpoint of node `name`. The error is told on the node's events and the node runs without a kubelet API.
+    async fn open(&self, name: &str, zone: &str) -> Result<NodeEndpoint, String>;
+}
+
+/// Architecture of a virtual node's pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Architecture {
+    #[default]
+    Amd64,
+    Arm64,
+}
+
+impl Architecture {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
+/// Which virtual node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeSpec {
+    pub(crate) zone: String,
+    pub(crate) architecture: Architecture,
+}
+
+impl NodeSpec {
+    pub(crate) fn name(&self) -> String {
+        match self.architecture {
+            Architecture::Amd64 => format!("{VIRTUAL_NODE_PREFIX}{}", self.zone),
+            Architecture::Arm64 => format!("{VIRTUAL_NODE_PREFIX}{}-arm64", self.zone),
+        }
+    }
 }
 
 /// What a virtual node claims to have.
@@ -52,7 +96,7 @@ impl Default for Capacity {
 }
 
 /// Settings of the cluster that groups inherit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
     /// Addresses of the cluster's DNS; without any, groups use the cloud's.
     pub cluster_dns: Vec<String>,
@@ -60,8 +104,31 @@ pub struct ClusterSettings {
     pub cluster_domain: String,
     /// Host and port of the API inside the cluster, for `KUBERNETES_SERVICE_*`.
     pub kubernetes_service: Option<(String, u16)>,
+    /// Host and port of the API as groups reach it without ClusterIPs.
+    pub api_server: Option<(String, u16)>,
     /// Default security group.
     pub security_group: Option<String>,
+    /// Default resource group.
+    pub resource_group: Option<String>,
+    /// The network, for what is noted on pods.
+    pub vpc: Option<String>,
+    /// Whether groups reach Services by ClusterIP.
+    pub cluster_ip: bool,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+            kubernetes_service: None,
+            api_server: None,
+            security_group: None,
+            resource_group: None,
+            vpc: None,
+            cluster_ip: true,
+        }
+    }
 }
 
 /// How often things are looked at.
@@ -113,16 +180,20 @@ impl Default for Timing {
 pub struct VirtualNodeConfig {
     /// The cluster's id; groups with another one are never touched.
     pub cluster_id: String,
-    /// vSwitches, in the order in which zones are tried.
+    /// Known vSwitches, in the order in which zones are tried unless the profile lists some of them in another one.
     pub v_switches: Vec<VSwitch>,
-    /// One per zone.
+    /// Endpoints that are open already; one is used when its zone has a node.
     pub nodes: Vec<NodeEndpoint>,
+    /// Opens the others; without it they share the first endpoint's address and have no kubelet API.
+    pub open_endpoint: Option<Arc<dyn OpenEndpoint>>,
+    /// Initial values of `eci-profile`.
+    pub environment: Environment,
     /// What each node claims to have.
     pub capacity: Capacity,
     /// What groups inherit.
     pub settings: ClusterSettings,
-    /// Shown as the kubelet's version, such as `v1.34.0-springtide.0.1.0`.
-    pub kubelet_version: String,
+    /// Shown as the kubelet's version; made from the API server's when absent.
+    pub kubelet_version: Option<String>,
     /// How often things are looked at.
     pub timing: Timing,
     /// Most calls to the cloud at the same time.
@@ -144,21 +215,59 @@ impl VirtualNodeConfig {
             cluster_id: cluster_id.into(),
             v_switches,
             nodes,
+            open_endpoint: None,
+            environment: Environment::default(),
             capacity: Capacity::default(),
-            settings: ClusterSettings {
-                cluster_domain: "cluster.local".to_owned(),
-                ..ClusterSettings::default()
-            },
-            kubelet_version: concat!("v1.34.0-springtide.", env!("CARGO_PKG_VERSION")).to_owned(),
+            settings: ClusterSettings::default(),
+            kubelet_version: None,
             timing: Timing::default(),
             max_cloud_calls: 256,
             max_api_writes: 256,
             large_region: true,
         }
     }
+
+    /// Takes what the environment variables say: capacity, domain, the API's address and initial values of the profile.
+    #[must_use]
+    pub fn with_environment(mut self, environment: Environment) -> Self {
+        let quota = environment.quota.clone();
+        self.capacity.cpu = quota.cpu.unwrap_or(self.capacity.cpu);
+        self.capacity.memory = quota.memory.unwrap_or(self.capacity.memory);
+        self.capacity.pods = quota.pods.unwrap_or(self.capacity.pods);
+        if let Some(domain) = environment.cluster_domain.clone() {
+            self.settings.cluster_domain = domain;
+        }
+        self.settings.api_server = environment.api_server.clone().or(self.settings.api_server);
+        self.environment = environment;
+        self
+    }
 }
 
-/// The name of the virtual node of `zone`.
-pub(crate) fn node_name(zone: &str) -> String {
-    format!("{}{zone}", elastic_core::names::VIRTUAL_NODE_PREFIX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_sets_capacity_and_domain() {
+        let variables = [
+            ("ECI_QUOTA_CPU", "1000"),
+            ("ECI_QUOTA_POD", "7"),
+            ("CLUSTER_DOMAIN", "shop.local"),
+            ("KUBERNETES_APISERVER_HOST", "10.0.0.9"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = Environment::parse(&variables.into()).unwrap();
+        let config = VirtualNodeConfig::new("c", Vec::new(), Vec::new());
+        let config = config.with_environment(environment);
+        assert_eq!(
+            (config.capacity.cpu.as_str(), config.capacity.pods),
+            ("1000", 7)
+        );
+        assert_eq!(config.capacity.memory, Capacity::default().memory);
+        assert_eq!(config.settings.cluster_domain, "shop.local");
+        assert_eq!(
+            config.settings.api_server,
+            Some(("10.0.0.9".to_owned(), 6443))
+        );
+    }
 }

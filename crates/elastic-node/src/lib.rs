@@ -15,7 +15,9 @@ mod status;
 mod translate;
 mod zones;
 
-pub use config::{Capacity, ClusterSettings, NodeEndpoint, Timing, VSwitch, VirtualNodeConfig};
+pub use config::{
+    Capacity, ClusterSettings, NodeEndpoint, OpenEndpoint, Timing, VSwitch, VirtualNodeConfig,
+};
 pub use engine::{RunError, run_virtual_nodes};
 pub use plan::{Action, GroupView, Memory, Now, PodView, Policy, decide, plan};
 pub use translate::{Identity, References, TranslateError, container_group};

@@ -17,7 +17,7 @@ use kube::ResourceExt;
 
 use super::state::{GroupFacts, GroupRecord};
 use super::{Shared, write};
-use crate::config::VSwitch;
+use crate::config::{Architecture, VSwitch};
 use crate::status::pod_key;
 use crate::translate::{self, Identity, TranslateError};
 use crate::zones;
@@ -97,6 +97,7 @@ async fn try_create(
             Failure::Refused(error.to_string())
         }
     };
+    let effective = shared.effective();
     translate::refuse(pod).map_err(|refusal| refused(refusal.into()))?;
     let references = shared.references.of(pod).await.map_err(|error| {
         let cause = std::error::Error::source(&error)
@@ -112,13 +113,16 @@ async fn try_create(
         node: &node.name,
         node_ip: &node.address,
     };
-    let mut request = translate::container_group(pod, identity, &shared.settings, &references)
+    let mut request = translate::container_group(pod, identity, &effective.settings, &references)
         .map_err(refused)?;
+    if node.spec.architecture == Architecture::Arm64 {
+        request.cpu_architecture = Some("ARM64".to_owned());
+    }
     let sizes = translate::sizes(pod).map_err(refused)?;
     let places = zones::order(
         pod,
-        &node.zone,
-        &shared.v_switches,
+        &node.spec.zone,
+        &effective.v_switches,
         &shared.state().resting.clone(),
         Instant::now(),
     );

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use elastic_core::events::{EventKind, event};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
@@ -51,14 +51,18 @@ impl EventSink {
     }
 
     pub(crate) fn tell(&self, pod: &Pod, kind: EventKind, reason: &str, message: &str) {
-        let event = event(
-            &pod.object_ref(&()),
-            COMPONENT,
-            kind,
-            reason,
-            message,
-            Timestamp::now(),
-        );
+        self.tell_about(&pod.object_ref(&()), kind, reason, message);
+    }
+
+    /// About any object.
+    pub(crate) fn tell_about(
+        &self,
+        about: &ObjectReference,
+        kind: EventKind,
+        reason: &str,
+        message: &str,
+    ) {
+        let event = event(about, COMPONENT, kind, reason, message, Timestamp::now());
         if self.queue.try_send(event).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

@@ -6,28 +6,29 @@
 mod act;
 mod create;
 mod events;
+mod nodes;
 mod poll;
+mod profile;
 mod references;
 mod state;
 mod watch;
 mod write;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cloud_api::EciClient;
 use cloud_api::catalog::Catalog;
 use kube::Client;
-use kubelet_api::{KubeletServer, ServeError};
-use tokio::sync::Notify;
+use kubelet_api::ServeError;
+use tokio::sync::{Notify, watch as watching};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::GroupBackend;
-use crate::config::{ClusterSettings, NodeEndpoint, Timing, VSwitch, VirtualNodeConfig, node_name};
+use crate::config::{Timing, VirtualNodeConfig};
 use crate::limit::AdaptiveLimit;
-use crate::node::{NodeFacts, keep_alive};
+use nodes::NodeTable;
+pub(crate) use profile::Effective;
 pub(crate) use state::State;
 
 /// How long running actions may take to end after the shutdown.
@@ -36,12 +37,6 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Why the virtual nodes cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Nothing to put groups into.
-    #[error("no vSwitch is configured; name at least one")]
-    NoVSwitch,
-    /// A node whose zone has no vSwitch could never run a pod.
-    #[error("zone {0} has a virtual node but no vSwitch; add one or leave the node out")]
-    ZoneWithoutVSwitch(String),
     /// The kubelet API cannot be served.
     #[error("serve the kubelet API of node {node}")]
     Kubelet {
@@ -53,24 +48,14 @@ pub enum RunError {
     },
 }
 
-/// What one virtual node is known by.
-#[derive(Clone, Debug)]
-pub(crate) struct NodeIdentity {
-    pub(crate) name: String,
-    pub(crate) zone: String,
-    pub(crate) address: String,
-}
-
 /// Shared by all tasks.
 pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) cloud: EciClient,
     pub(crate) cluster_id: String,
-    pub(crate) v_switches: Vec<VSwitch>,
-    pub(crate) settings: ClusterSettings,
     pub(crate) timing: Timing,
     pub(crate) catalog: Catalog,
-    pub(crate) nodes: Vec<NodeIdentity>,
+    pub(crate) nodes: NodeTable,
     pub(crate) max_api_writes: usize,
     pub(crate) limit: AdaptiveLimit,
     pub(crate) references: references::ReferenceCache,
@@ -80,6 +65,8 @@ pub(crate) struct Shared {
     /// A group started or stops; the poller looks sooner.
     pub(crate) poke: Notify,
     pub(crate) tracker: TaskTracker,
+    /// The profile in force; nothing runs before the first.
+    profile: watching::Receiver<profile::InForce>,
     state: Mutex<State>,
 }
 
@@ -88,6 +75,11 @@ impl Shared {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A panic while holding the lock leaves at worst an outdated entry, which the next lists correct.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration for a pod that is created now.
+    pub(crate) fn effective(&self) -> Arc<Effective> {
+        self.profile.borrow().effective.clone().unwrap_or_default()
     }
 }
 
@@ -98,69 +90,53 @@ pub async fn run_virtual_nodes(
     config: VirtualNodeConfig,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    check(&config)?;
     let (events, posting) = events::EventSink::new(client.clone());
-    let identity = |node: &NodeEndpoint| NodeIdentity {
-        name: node_name(&node.zone),
-        zone: node.zone.clone(),
-        address: node.address.to_string(),
-    };
-    let nodes: Vec<NodeIdentity> = config.nodes.iter().map(identity).collect();
+    let (in_force, profile) = watching::channel(profile::InForce::default());
     let shared = Arc::new(Shared {
         references: references::ReferenceCache::new(client.clone()),
         client,
         cloud,
         cluster_id: config.cluster_id,
-        v_switches: config.v_switches,
-        settings: config.settings,
         timing: config.timing,
         catalog: Catalog::new(config.large_region),
+        nodes: NodeTable::default(),
         max_api_writes: config.max_api_writes.max(1),
         limit: AdaptiveLimit::new(config.max_cloud_calls),
         events,
         wake: Notify::new(),
         poke: Notify::new(),
         tracker: TaskTracker::new(),
-        state: Mutex::new(State::new(nodes.len())),
-        nodes,
+        profile: profile.clone(),
+        state: Mutex::default(),
     });
-    let mut servers = HashMap::new();
-    for (index, endpoint) in config.nodes.into_iter().enumerate() {
-        let facts = NodeFacts {
-            zone: endpoint.zone,
-            address: endpoint.address,
-            port: endpoint.port,
-            capacity: config.capacity.clone(),
-            kubelet_version: config.kubelet_version.clone(),
-        };
-        let beating = keep_alive(
-            shared.client.clone(),
-            facts,
-            shared.timing.clone(),
-            shutdown.clone(),
-        );
-        shared.tracker.spawn(beating);
-        shared
-            .tracker
-            .spawn(watch::watch_pods(shared.clone(), index, shutdown.clone()));
-        if let Some((listener, tls)) = endpoint.listener {
-            let backend = Arc::new(GroupBackend::new(shared.clone(), index));
-            let node = shared.nodes[index].name.clone();
-            let server = KubeletServer::new(backend, &tls)
-                .map_err(|source| RunError::Kubelet { node, source })?;
-            servers.insert(index, (server, listener));
-        }
-    }
-    for (server, listener) in servers.into_values() {
-        shared
-            .tracker
-            .spawn(server.serve(listener, shutdown.clone()));
-    }
-    shared
-        .tracker
-        .spawn(poll::look_at_cloud(shared.clone(), shutdown.clone()));
-    shared.tracker.spawn(posting.run(shutdown.clone()));
-    act::plan_until(shared.clone(), shutdown).await;
+    let base = profile::Base {
+        v_switches: config.v_switches,
+        settings: config.settings,
+        initial: config.environment.profile,
+    };
+    let supply = nodes::Supply {
+        open: config.nodes,
+        opener: config.open_endpoint,
+        capacity: config.capacity,
+        kubelet_version: config.kubelet_version,
+        kubelet_port: config.environment.kubelet_port,
+    };
+    let stop = shutdown.child_token();
+    let tracker = shared.tracker.clone();
+    tracker.spawn(poll::look_at_cloud(shared.clone(), stop.clone()));
+    tracker.spawn(posting.run(stop.clone()));
+    tracker.spawn(profile::follow(
+        shared.clone(),
+        base,
+        in_force,
+        stop.clone(),
+    ));
+    let managing = async {
+        let outcome = nodes::manage(shared.clone(), supply, profile, stop.clone()).await;
+        stop.cancel();
+        outcome
+    };
+    let (outcome, ()) = tokio::join!(managing, act::plan_until(shared.clone(), stop.clone()));
     shared.tracker.close();
     if tokio::time::timeout(SHUTDOWN_GRACE, shared.tracker.wait())
         .await
@@ -170,20 +146,5 @@ pub async fn run_virtual_nodes(
             "virtual node stopped with actions under way; the next start takes them up from the lists"
         );
     }
-    Ok(())
-}
-
-fn check(config: &VirtualNodeConfig) -> Result<(), RunError> {
-    if config.v_switches.is_empty() {
-        return Err(RunError::NoVSwitch);
-    }
-    let without = config.nodes.iter().find(|node| {
-        !config
-            .v_switches
-            .iter()
-            .any(|switch| switch.zone == node.zone)
-    });
-    without.map_or(Ok(()), |node| {
-        Err(RunError::ZoneWithoutVSwitch(node.zone.clone()))
-    })
+    outcome
 }

@@ -65,7 +65,10 @@ pub(crate) struct State {
     pub(crate) notes: HashMap<String, Notes>,
     pub(crate) resting: Resting,
     pub(crate) listed: Option<Instant>,
-    pods_known: Vec<bool>,
+    /// Every node that may hold pods of ours is being watched.
+    pub(crate) nodes_known: bool,
+    /// Of each node that is watched, whether its pods are known.
+    pods_known: HashMap<usize, bool>,
     dirty: HashSet<String>,
     /// Decided, waiting for a place under the bounds.
     pub(crate) for_cloud: VecDeque<Action>,
@@ -83,18 +86,27 @@ pub(crate) struct Motion {
 }
 
 impl State {
-    pub(crate) fn new(nodes: usize) -> Self {
-        Self {
-            pods_known: vec![false; nodes],
-            ..Self::default()
-        }
+    /// A node that is watched from now on.
+    pub(crate) fn add_node(&mut self, node: usize) {
+        self.pods_known.insert(node, false);
+    }
+
+    /// A node that is watched no longer.
+    pub(crate) fn drop_node(&mut self, node: usize) {
+        self.pods_known.remove(&node);
+    }
+
+    /// Whether the node's pods are known and there is none.
+    pub(crate) fn is_empty_node(&self, node: usize) -> bool {
+        self.pods_known.get(&node) == Some(&true)
+            && !self.pods.values().any(|record| record.node == node)
     }
 
     pub(crate) fn now(&self, at: Instant) -> Now {
         Now {
             at,
             listed: self.listed,
-            pods_known: self.pods_known.iter().all(|known| *known),
+            pods_known: self.nodes_known && self.pods_known.values().all(|known| *known),
         }
     }
 
@@ -204,7 +216,7 @@ impl State {
         for uid in gone {
             self.remove_pod(&uid);
         }
-        if let Some(known) = self.pods_known.get_mut(node) {
+        if let Some(known) = self.pods_known.get_mut(&node) {
             *known = true;
         }
         self.touch_all();
@@ -453,7 +465,7 @@ mod tests {
     #[test]
     fn a_changed_group_makes_a_status_due_and_the_same_word_again_does_not() {
         let at = Instant::now();
-        let mut state = State::new(1);
+        let mut state = State::default();
         state.put_pod(pod("u", 1), 0, at);
         state.put_group("g", group("u", at));
         assert!(state.put_entry(entry("g", "Running")));
@@ -467,7 +479,7 @@ mod tests {
     #[test]
     fn a_written_status_is_not_due_again_until_there_is_news() {
         let at = Instant::now();
-        let mut state = State::new(1);
+        let mut state = State::default();
         state.put_pod(pod("u", 1), 0, at);
         state.put_group("g", group("u", at));
         state.put_entry(entry("g", "Running"));
@@ -485,7 +497,7 @@ mod tests {
     #[test]
     fn old_news_of_a_pod_is_ignored() {
         let at = Instant::now();
-        let mut state = State::new(1);
+        let mut state = State::default();
         state.put_pod(pod("u", 5), 0, at);
         state.put_pod(pod("u", 4), 0, at);
         assert_eq!(state.pods["u"].pod.resource_version().as_deref(), Some("5"));
@@ -494,7 +506,7 @@ mod tests {
     #[test]
     fn the_answer_to_a_write_never_brings_a_deleted_pod_back() {
         let at = Instant::now();
-        let mut state = State::new(1);
+        let mut state = State::default();
         state.put_pod(pod("u", 1), 0, at);
         state.put_answer(pod("u", 2), 0, at);
         assert_eq!(state.pods["u"].pod.resource_version().as_deref(), Some("2"));
@@ -507,7 +519,7 @@ mod tests {
     fn a_group_made_after_the_list_was_begun_survives_it() {
         let asked = Instant::now();
         let later = asked + Duration::from_millis(5);
-        let mut state = State::new(1);
+        let mut state = State::default();
         state.put_group(
             "old",
             group("u1", asked.checked_sub(Duration::from_secs(1)).unwrap()),
@@ -522,7 +534,7 @@ mod tests {
     #[test]
     fn nothing_is_remembered_about_what_is_gone() {
         let at = Instant::now();
-        let mut state = State::new(1);
+        let mut state = State::default();
         state.put_pod(pod("u", 1), 0, at);
         state.put_group("g", group("u", at));
         state.remove_pod("u");
@@ -534,7 +546,7 @@ mod tests {
     #[test]
     fn motion_counts_what_starts_and_names_what_stops() {
         let at = Instant::now();
-        let mut state = State::new(1);
+        let mut state = State::default();
         state.put_group("a", group("u1", at));
         state.put_group(
             "b",

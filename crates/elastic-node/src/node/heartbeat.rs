@@ -5,14 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::object::{NodeFacts, node, status};
-use crate::config::{Timing, node_name};
+use super::object::{Mood, NodeFacts, node, repair, status};
+use crate::config::Timing;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
@@ -24,6 +25,7 @@ pub(crate) async fn keep_alive(
     client: Client,
     facts: NodeFacts,
     timing: Timing,
+    mut mood: watch::Receiver<Mood>,
     shutdown: CancellationToken,
 ) {
     let heart = Heart {
@@ -33,7 +35,8 @@ pub(crate) async fn keep_alive(
     };
     let mut status_due = Instant::now();
     loop {
-        let wait = match heart.beat(Instant::now() >= status_due).await {
+        let now = mood.borrow_and_update().clone();
+        let wait = match heart.beat(&now, Instant::now() >= status_due).await {
             Ok(wrote_status) => {
                 if wrote_status {
                     status_due = Instant::now() + timing.node_status;
@@ -41,15 +44,33 @@ pub(crate) async fn keep_alive(
                 timing.lease_renewal
             }
             Err(error) => {
-                tracing::warn!(node = node_name(&heart.facts.zone), %error, "heartbeat of the virtual node failed");
+                tracing::warn!(node = heart.facts.spec.name(), %error, "heartbeat of the virtual node failed");
                 RETRY
             }
         };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
+            Ok(()) = mood.changed() => status_due = Instant::now(),
         }
     }
+}
+
+/// Takes a node that has no pods any more out of the API.
+pub(crate) async fn unregister(client: &Client, name: &str) -> Result<(), kube::Error> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let gone = |outcome: Result<(), kube::Error>| match outcome {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        outcome => outcome,
+    };
+    gone(nodes.delete(name, &DeleteParams::default()).await.map(drop))?;
+    gone(
+        leases
+            .delete(name, &DeleteParams::default())
+            .await
+            .map(drop),
+    )
 }
 
 struct Heart {
@@ -60,16 +81,16 @@ struct Heart {
 
 impl Heart {
     /// Returns whether the status was written.
-    async fn beat(&self, with_status: bool) -> Result<bool, kube::Error> {
-        let name = node_name(&self.facts.zone);
+    async fn beat(&self, mood: &Mood, with_status: bool) -> Result<bool, kube::Error> {
+        let name = self.facts.spec.name();
         let existing = self.nodes.get_opt(&name).await?;
         let uid = match &existing {
             Some(node) => node.uid(),
-            None => self.create().await?.uid(),
+            None => self.create(mood).await?.uid(),
         };
         let wrote = match existing {
             Some(existing) if with_status => {
-                self.restore(&existing).await?;
+                self.restore(&existing, mood).await?;
                 true
             }
             Some(_) => false,
@@ -79,8 +100,8 @@ impl Heart {
         Ok(wrote)
     }
 
-    async fn create(&self) -> Result<Node, kube::Error> {
-        let wanted = node(&self.facts, Timestamp::now());
+    async fn create(&self, mood: &Mood) -> Result<Node, kube::Error> {
+        let wanted = node(&self.facts, mood, Timestamp::now());
         let created = self.nodes.create(&PostParams::default(), &wanted).await?;
         // The status of a new object is the status subresource's business on many servers.
         let patch = Patch::Merge(json!({"status": wanted.status}));
@@ -90,25 +111,10 @@ impl Heart {
     }
 
     /// Labels, taints and status as they should be; changes by others on the virtual node are not supported.
-    async fn restore(&self, existing: &Node) -> Result<(), kube::Error> {
+    async fn restore(&self, existing: &Node, mood: &Mood) -> Result<(), kube::Error> {
         let now = Timestamp::now();
         let name = existing.name_any();
-        let wanted = node(&self.facts, now);
-        let labelled = wanted
-            .labels()
-            .iter()
-            .all(|(key, value)| existing.labels().get(key) == Some(value));
-        let taints = |node: &Node| {
-            node.spec
-                .as_ref()
-                .and_then(|spec| spec.taints.clone())
-                .unwrap_or_default()
-        };
-        let tainted = taints(&wanted)
-            .iter()
-            .all(|taint| taints(existing).contains(taint));
-        if !labelled || !tainted {
-            let patch = json!({"metadata": {"labels": wanted.labels()}, "spec": {"taints": taints(&wanted)}});
+        if let Some(patch) = repair(existing, &self.facts, mood) {
             self.nodes
                 .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                 .await?;
@@ -118,7 +124,7 @@ impl Heart {
             .as_ref()
             .and_then(|status| status.conditions.clone())
             .unwrap_or_default();
-        let patch = Patch::Merge(json!({"status": status(&self.facts, &before, now)}));
+        let patch = Patch::Merge(json!({"status": status(&self.facts, mood, &before, now)}));
         self.nodes
             .patch_status(&name, &PatchParams::default(), &patch)
             .await

@@ -3,5 +3,5 @@
 mod heartbeat;
 mod object;
 
-pub(crate) use heartbeat::keep_alive;
-pub(crate) use object::NodeFacts;
+pub(crate) use heartbeat::{keep_alive, unregister};
+pub(crate) use object::{Mood, NodeFacts};

@@ -88,7 +88,14 @@ pub(super) fn environment(
 ) -> Result<Environment, TranslateError> {
     let mut known = BTreeMap::new();
     let mut order: Vec<(String, Option<FieldRef>)> = Vec::new();
-    if let Some((host, port)) = &context.settings.kubernetes_service {
+    let settings = context.settings;
+    let service = settings.kubernetes_service.as_ref();
+    // Without ClusterIPs the API's own Service cannot be reached either.
+    let api = settings
+        .api_server
+        .as_ref()
+        .filter(|_| !settings.cluster_ip);
+    if let Some((host, port)) = api.or(service) {
         for (key, value) in [
             ("KUBERNETES_SERVICE_HOST", host.clone()),
             ("KUBERNETES_SERVICE_PORT", port.to_string()),

@@ -108,7 +108,8 @@ pub fn container_group(
         container_group_name: group_name(pod),
         security_group_id: annotation(names::ECI_SECURITY_GROUP)
             .or_else(|| settings.security_group.clone()),
-        resource_group_id: annotation(names::ECI_RESOURCE_GROUP),
+        resource_group_id: annotation(names::ECI_RESOURCE_GROUP)
+            .or_else(|| settings.resource_group.clone()),
         restart_policy: spec.restart_policy.clone(),
         compute_category: split(annotation(names::ECI_COMPUTE_CATEGORY)),
         spot_strategy: annotation(names::ECI_SPOT_STRATEGY),

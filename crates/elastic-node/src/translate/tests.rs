@@ -10,6 +10,7 @@ fn settings() -> ClusterSettings {
         cluster_domain: "cluster.local".into(),
         kubernetes_service: Some(("10.96.0.1".into(), 443)),
         security_group: Some("sg-1".into()),
+        ..ClusterSettings::default()
     }
 }
 

@@ -5,6 +5,7 @@
 mod burst;
 mod kubelet;
 mod life;
+mod profile;
 mod support;
 mod sweep;
 mod zones;

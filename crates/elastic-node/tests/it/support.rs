@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const ZONES: [&str; 2] = ["cn-hangzhou-h", "cn-hangzhou-i"];
+/// The first is the cloud's default.
+pub const SECURITY_GROUPS: [&str; 2] = ["sg-local", "sg-other"];
 pub const CLUSTER: &str = "c-test";
 
 pub struct Scene {
@@ -58,6 +60,7 @@ impl Scene {
             zone: (*zone).to_owned(),
             cidr: format!("10.{number}.0.0/16"),
         };
+        config.security_groups = SECURITY_GROUPS.map(str::to_owned).to_vec();
         config.v_switches = ZONES.iter().zip(4..).map(wide).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let backend = Arc::new(SimulatedBackend::new(

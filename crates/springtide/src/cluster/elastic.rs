@@ -140,6 +140,7 @@ async fn virtual_nodes(
         cluster_domain: "cluster.local".to_string(),
         kubernetes_service: Some(("10.96.0.1".to_string(), 443)),
         security_group: cloud.security_groups.first().cloned(),
+        ..ClusterSettings::default()
     };
     Ok(config)
 }
