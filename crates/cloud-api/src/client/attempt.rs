@@ -26,8 +26,8 @@ impl EciClient {
         // The semaphore is never closed.
         let _permit = inner.in_flight.acquire().await;
         let request = match inner.config.signature {
-            SignatureVersion::V3 => self.signed_v3(action, parameters),
-            SignatureVersion::V1 => self.signed_v1(action, parameters),
+            SignatureVersion::V3 => self.signed_v3(action, A::VERSION, parameters),
+            SignatureVersion::V1 => self.signed_v1(action, A::VERSION, parameters),
         };
         let request = request.map_err(|source| EciError::Request {
             action,
@@ -51,16 +51,21 @@ impl EciClient {
         }
     }
 
-    fn signed_v3(&self, action: &str, parameters: &Pairs) -> Result<Request<Bytes>, http::Error> {
+    fn signed_v3(
+        &self,
+        action: &str,
+        version: &str,
+        parameters: &Pairs,
+    ) -> Result<Request<Bytes>, http::Error> {
         let inner = &self.inner;
-        let credentials = &inner.config.credentials;
+        let credentials = &*self.credentials();
         let query = canonical_query(parameters);
         let in_body = query.len() > MAX_QUERY_BYTES;
         let payload_hash = v3::payload_hash(if in_body { query.as_bytes() } else { b"" });
         let mut headers: Pairs = [
             ("host", inner.authority.as_str()),
             ("x-acs-action", action),
-            ("x-acs-version", crate::API_VERSION),
+            ("x-acs-version", version),
             ("x-acs-date", &crate::time::format((inner.sources.now)())),
             ("x-acs-signature-nonce", &(inner.sources.nonce)()),
             ("x-acs-content-sha256", &payload_hash),
@@ -90,13 +95,18 @@ impl EciClient {
         self.request(&headers, query, in_body)
     }
 
-    fn signed_v1(&self, action: &str, parameters: &Pairs) -> Result<Request<Bytes>, http::Error> {
+    fn signed_v1(
+        &self,
+        action: &str,
+        version: &str,
+        parameters: &Pairs,
+    ) -> Result<Request<Bytes>, http::Error> {
         let inner = &self.inner;
-        let credentials = &inner.config.credentials;
+        let credentials = &*self.credentials();
         let mut parameters = parameters.clone();
         let common = [
             ("Action", action),
-            ("Version", crate::API_VERSION),
+            ("Version", version),
             ("Format", "JSON"),
             ("AccessKeyId", &credentials.access_key_id),
             ("SignatureMethod", v1::METHOD),

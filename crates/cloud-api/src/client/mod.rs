@@ -14,7 +14,7 @@ use crate::model::Action;
 use crate::signature::{Credentials, SignatureVersion};
 use jiff::Timestamp;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use limits::CallLimits;
@@ -123,6 +123,8 @@ pub struct EciClient {
 
 struct Inner {
     config: EciConfig,
+    /// The configured ones until others take their place.
+    credentials: RwLock<Arc<Credentials>>,
     /// `http` or `https`.
     scheme: http::uri::Scheme,
     /// Host with port as it stands in the `Host` header.
@@ -166,8 +168,10 @@ impl EciClient {
         let (scheme, authority) = parse_endpoint(&config.endpoint)?;
         let limiter = limits::Limiter::new(config.limits.clone());
         let in_flight = tokio::sync::Semaphore::new(config.max_in_flight.max(1));
+        let credentials = RwLock::new(Arc::new(config.credentials.clone()));
         let inner = Inner {
             config,
+            credentials,
             scheme,
             authority,
             sources,
@@ -183,6 +187,17 @@ impl EciClient {
     /// The region that is put into requests that name none.
     pub fn region(&self) -> &str {
         &self.inner.config.region
+    }
+
+    /// Signs all calls from now on with other credentials: a rotated key, or temporary ones before they run out.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        let current = self.inner.credentials.write();
+        *current.unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+    }
+
+    fn credentials(&self) -> Arc<Credentials> {
+        let current = self.inner.credentials.read();
+        current.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Does one action.

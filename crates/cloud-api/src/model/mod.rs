@@ -14,10 +14,12 @@ pub mod manage;
 pub mod metrics;
 pub mod operations;
 pub mod price;
+pub mod ram;
 pub mod region;
 pub mod status;
 pub mod tags;
 pub mod virtual_node;
+pub mod vpc;
 
 pub use create::{
     ContainerSpec, CreateContainerGroupRequest, CreateContainerGroupResponse, VolumeSpec,
@@ -34,6 +36,8 @@ use serde::de::DeserializeOwned;
 pub trait Action: Serialize + DeserializeOwned + Send + Sync {
     /// The action's name on the wire.
     const NAME: &'static str;
+    /// The version of the product's interface that the action belongs to.
+    const VERSION: &'static str = crate::API_VERSION;
     /// Whether repeating the action changes nothing, even without a client token.
     const REPEATABLE: bool;
     /// The answer.
@@ -118,6 +122,7 @@ answers! {
     commit::DescribeCommitContainerTaskResponse, operations::CreateInstanceOpsTaskResponse,
     operations::DescribeInstanceOpsRecordsResponse, virtual_node::CreateVirtualNodeResponse,
     virtual_node::DescribeVirtualNodesResponse,
+    vpc::DescribeVSwitchesResponse, ram::RamResponse,
 }
 
 /// Ties a request to its action's name and answer.

@@ -14,6 +14,7 @@ pub(crate) mod status;
 pub(crate) mod tags;
 mod tokens;
 mod validate;
+pub(crate) mod vpc;
 
 use crate::gateway::refusal::Refusal;
 use crate::gateway::tickets::Tickets;

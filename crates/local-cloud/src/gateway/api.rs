@@ -61,7 +61,7 @@ impl Gateway {
                 .ok_or_else(|| Refusal::missing(parameter))
         };
         let action = named("x-acs-action", "Action")?;
-        check_version(&named("x-acs-version", "Version")?)?;
+        check_version(&action, &named("x-acs-version", "Version")?)?;
         let host = header("host").unwrap_or_default().to_owned();
         parameters.retain(|(name, _)| !is_common(name));
         let fault = self.shared.faults.next(&action);
@@ -111,14 +111,16 @@ fn read_form(text: &str) -> Result<Vec<(String, String)>, Refusal> {
     })
 }
 
-fn check_version(version: &str) -> Result<(), Refusal> {
-    if version == cloud_api::API_VERSION {
+/// The network service's one action shares the endpoint and keeps its own version.
+fn check_version(action: &str, version: &str) -> Result<(), Refusal> {
+    let known = match action {
+        "DescribeVSwitches" => cloud_api::model::vpc::VERSION,
+        _ => cloud_api::API_VERSION,
+    };
+    if version == known {
         return Ok(());
     }
-    let message = format!(
-        "Version {version} is not known; this is {}.",
-        cloud_api::API_VERSION
-    );
+    let message = format!("Version {version} is not known; this is {known}.");
     Err(Refusal::new(400, "InvalidVersion", message))
 }
 
@@ -172,6 +174,7 @@ async fn dispatch(action: &str, call: &Call<'_>, id: &str) -> Result<Vec<u8>, Re
         "DescribeRegions" => reply(actions::region::regions(call), id),
         "DescribeAvailableResource" => reply(actions::region::available(call, &call.read()?)?, id),
         "ListUsage" => reply(actions::region::usage(call)?, id),
+        "DescribeVSwitches" => reply(actions::vpc::v_switches(call, &call.read()?), id),
         "TagResources" => reply(actions::tags::tag(call, call.read()?).await?, id),
         "UntagResources" => reply(actions::tags::untag(call, call.read()?).await?, id),
         "ListTagResources" => reply(actions::tags::list(call, call.read()?)?, id),

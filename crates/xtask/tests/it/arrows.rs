@@ -8,6 +8,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cloud-api", &[]),
     ("elastic-core", &[]),
     ("elastic-controllers", &["elastic-core"]),
+    (
+        "elastic-install",
+        &[
+            "cloud-api",
+            "elastic-controllers",
+            "elastic-core",
+            "elastic-node",
+            "kubelet-api",
+        ],
+    ),
     ("elastic-metrics", &["elastic-core"]),
     (
         "elastic-node",

@@ -1,0 +1,24 @@
+//! Names of the add-on's objects, as users of the closed component know them where it has such objects.
+
+/// The add-on.
+pub const ADDON: &str = "ack-virtual-node";
+/// Where all its namespaced objects live.
+pub const NAMESPACE: &str = "kube-system";
+/// Deployment and Lease of the controller.
+pub const CONTROLLER: &str = "ack-virtual-node-controller";
+/// ServiceAccount, ClusterRole and bindings.
+pub const SERVICE_ACCOUNT: &str = "virtual-kubelet";
+/// Service in front of the admission webhook; the configuration has the same name.
+pub const WEBHOOK: &str = elastic_core::names::WEBHOOK_NAME;
+/// Secret with the webhook's authority and certificate.
+pub const WEBHOOK_SECRET: &str = "vk-webhook-certificate";
+/// ConfigMap that users edit.
+pub const PROFILE: &str = "eci-profile";
+/// Secret with the access key.
+pub const CREDENTIALS: &str = "alibaba-addon-secret";
+/// Its keys.
+pub const ACCESS_KEY_ID: &str = "access-key-id";
+/// Its keys.
+pub const ACCESS_KEY_SECRET: &str = "access-key-secret";
+/// On the Lease while the add-on is being removed: whoever leads stops, lets go and does not come back.
+pub const UNINSTALLING: &str = "springtide.io/uninstalling";

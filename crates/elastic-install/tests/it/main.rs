@@ -1,0 +1,6 @@
+//! The add-on against a real API server and a cloud with simulated groups, through public APIs only.
+
+#![allow(clippy::unwrap_used)] // a failed step of a test should panic where it stands
+
+mod operator;
+mod support;
