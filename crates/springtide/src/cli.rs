@@ -1,6 +1,6 @@
 //! Every flag of the program, as types.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,14 @@ pub struct Arguments {
     /// What to log to standard error: error, warn, info, debug, or `crate=level,…`.
     #[arg(long, global = true, default_value = "warn", env = "SPRINGTIDE_LOG")]
     pub log: String,
+    /// How log lines are written: text for people, json for collectors.
+    #[arg(
+        long,
+        global = true,
+        default_value = "text",
+        env = "SPRINGTIDE_LOG_FORMAT"
+    )]
+    pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -33,6 +41,8 @@ pub enum Command {
     Demo(DemoArguments),
     /// Where the seconds of an ElasticWorkload's last burst went.
     Timeline(TimelineArguments),
+    /// The elastic parts on any cluster: virtual nodes, controllers, admission webhook.
+    VirtualNode(VirtualNodeArguments),
     /// Print shell completions.
     Completions {
         /// Which shell.
@@ -54,6 +64,16 @@ pub enum Output {
     #[default]
     Text,
     /// One JSON document.
+    Json,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
     Json,
 }
 
@@ -213,6 +233,66 @@ pub struct TimelineArguments {
     /// `text` or `json`.
     #[arg(short, long, default_value = "text")]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct VirtualNodeArguments {
+    #[command(subcommand)]
+    pub command: VirtualNodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VirtualNodeCommand {
+    /// Run one replica in the foreground until SIGTERM; several may run, one leads.
+    ///
+    /// Region, vSwitches, cluster id and keys come from ConfigMap kube-system/eci-profile, Secret
+    /// kube-system/alibaba-addon-secret and the environment (ECI_REGION, ECI_VSWITCH, …); see docs/install.md.
+    Run(VirtualNodeRunArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct VirtualNodeRunArguments {
+    /// Kubeconfig of the cluster (managed mode); without one, the pod's own account is used (in-cluster mode).
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address under which the API server reaches this replica; InternalIP of the virtual nodes.
+    #[arg(long, env = "POD_IP", default_value = "127.0.0.1")]
+    pub node_address: IpAddr,
+    /// Address the kubelet API listens on; the node address when absent.
+    #[arg(long)]
+    pub kubelet_bind: Option<IpAddr>,
+    /// Port of the first virtual node's kubelet API; further nodes take the ones after it. 0 takes any.
+    #[arg(long, env = "KUBELET_PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+    /// Where the admission webhook listens.
+    #[arg(long, default_value = "0.0.0.0:9443")]
+    pub webhook_listen: SocketAddr,
+    /// URL under which the API server reaches the webhook, for managed mode; without it, managed mode serves none.
+    #[arg(long)]
+    pub webhook_url: Option<String>,
+    /// Where /healthz, /readyz and /metrics listen.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub health_listen: SocketAddr,
+    /// Name of this replica, different from all others'; host name and process id when absent.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// How long a silent leader still leads.
+    #[arg(long, default_value = "15s", value_parser = parse_duration)]
+    pub lease_duration: Duration,
+    /// A leader that cannot renew its lease for this long stops.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub renew_deadline: Duration,
+    /// Between two tries.
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub retry_period: Duration,
+    /// Metadata service that hands out a RAM role's keys.
+    #[arg(
+        long,
+        default_value = "http://100.100.100.200",
+        env = "ECI_METADATA_ENDPOINT",
+        hide = true
+    )]
+    pub metadata_endpoint: String,
 }
 
 /// `90s`, `2m`, `500ms`, `1m30s`.

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let arguments = cli::Arguments::parse();
-    printer::start_logs(&arguments.log);
+    printer::start_logs(&arguments.log, arguments.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

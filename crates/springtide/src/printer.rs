@@ -7,16 +7,21 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::LogFormat;
+
 /// Logs go to standard error with the given filter; an unreadable filter falls back to warnings and says so.
-pub fn start_logs(filter: &str) {
+pub fn start_logs(filter: &str, format: LogFormat) {
     let parsed = EnvFilter::try_new(filter);
     let unreadable = parsed.is_err();
     let filter = parsed.unwrap_or_else(|_| EnvFilter::new("warn"));
-    let started = tracing_subscriber::fmt()
+    let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
+        .with_ansi(format == LogFormat::Text && std::io::stderr().is_terminal());
+    let started = match format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    };
     if unreadable && started.is_ok() {
         tracing::warn!(
             "--log is not a filter, showing warnings; write for example info or local_node=debug"

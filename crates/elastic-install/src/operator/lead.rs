@@ -271,8 +271,12 @@ async fn prepare(client: &Client, place: &Place, profile: &Texts) -> Result<Prep
     );
     let mut v_switches = Vec::new();
     for id in &settings.v_switches {
+        let zone = match settings.zones.get(id) {
+            Some(zone) => zone.clone(),
+            None => zone(&vpc, id).await?,
+        };
         v_switches.push(VSwitch {
-            zone: zone(&vpc, id).await?,
+            zone,
             id: id.clone(),
         });
     }

@@ -1,19 +1,18 @@
 //! What the controller has to know about its place in the cloud: the profile's words first, the environment's otherwise.
 //!
-//! A plain function of both; it looks at nothing else.
+//! The words are read by `elastic-core`; here they become one answer. A plain function; it looks at nothing else.
 
 use std::collections::BTreeMap;
+
+use elastic_core::eci_profile::{EciProfile, Environment, Problem, describe};
 
 /// Texts by name: a ConfigMap's data, or the environment.
 pub type Texts = BTreeMap<String, String>;
 
-/// Most vSwitches a profile may name.
-const V_SWITCHES_MAX: usize = 10;
 const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
-const DEFAULT_API_PORT: u16 = 6443;
 
 /// Everything about the place in the cloud.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Region id.
     pub region: String,
@@ -21,6 +20,8 @@ pub struct Settings {
     pub cluster_id: String,
     /// In the order in which zones are tried.
     pub v_switches: Vec<String>,
+    /// Zones of vSwitches that need not be asked for.
+    pub zones: BTreeMap<String, String>,
     /// For groups that name none.
     pub security_group: Option<String>,
     /// Name of the cluster's DNS domain.
@@ -35,8 +36,31 @@ pub struct Settings {
 
 /// What is missing or wrong, all at once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct SettingsError(pub Vec<String>);
+#[error("{}", describe(.0))]
+pub struct SettingsError(pub Vec<Problem>);
+
+/// Where the cloud's services are asked, without needing a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Container instances.
+    pub eci: String,
+    /// vSwitches.
+    pub vpc: String,
+}
+
+/// The endpoints of a region, unless the environment names others (`ECI_ENDPOINT`, `ECI_VPC_ENDPOINT`).
+pub fn endpoints(region: &str, environment: &Texts) -> Endpoints {
+    let named = |key: &str| {
+        let text = environment.get(key).map(|text| text.trim().to_owned());
+        text.filter(|text| !text.is_empty())
+    };
+    let given = named("ECI_ENDPOINT");
+    let vpc = named("ECI_VPC_ENDPOINT").or_else(|| given.clone());
+    Endpoints {
+        vpc: vpc.unwrap_or_else(|| format!("https://vpc.{region}.aliyuncs.com")),
+        eci: given.unwrap_or_else(|| format!("https://eci.{region}.aliyuncs.com")),
+    }
+}
 
 /// Puts both sources together. `cluster_uid` names the cluster when nobody else does.
 pub fn settings(
@@ -44,69 +68,42 @@ pub fn settings(
     environment: &Texts,
     cluster_uid: &str,
 ) -> Result<Settings, SettingsError> {
-    let named = |key: &str| {
-        let text = environment.get(key).map(|text| text.trim());
-        text.filter(|text| !text.is_empty()).map(str::to_owned)
-    };
-    let chosen = |key: &str, variable: &str| {
-        let text = profile.get(key).map(|text| text.trim());
-        text.filter(|text| !text.is_empty())
-            .map(str::to_owned)
-            .or_else(|| named(variable))
-    };
-    let mut wrong = Vec::new();
-    let region = named("ECI_REGION").unwrap_or_else(|| {
-        wrong.push("ECI_REGION is not set; give the region's id, such as cn-hangzhou".to_owned());
-        String::new()
+    let variables = Environment::parse(environment).map_err(SettingsError)?;
+    let mut problems = Vec::new();
+    let read = EciProfile::parse_over(profile, &variables.profile).unwrap_or_else(|wrong| {
+        problems.extend(wrong);
+        EciProfile::default()
     });
-    let v_switches = list(&chosen("vSwitchIds", "ECI_VSWITCH").unwrap_or_default());
-    if v_switches.is_empty() {
-        wrong.push(
-            "neither vSwitchIds in ConfigMap kube-system/eci-profile nor ECI_VSWITCH names a vSwitch"
-                .to_owned(),
-        );
-    } else if v_switches.len() > V_SWITCHES_MAX {
-        wrong.push(format!(
-            "vSwitchIds names {} vSwitches; at most {V_SWITCHES_MAX} are allowed",
-            v_switches.len()
+    if read.v_switch_ids.is_empty() && problems.is_empty() {
+        problems.push(Problem::new(
+            "vSwitchIds",
+            "no vSwitch is named, here or by ECI_VSWITCH; name at least one",
         ));
     }
-    let api_port = match named("KUBERNETES_APISERVER_PORT") {
-        None => DEFAULT_API_PORT,
-        Some(text) => text.parse().unwrap_or_else(|_| {
-            wrong.push(format!("KUBERNETES_APISERVER_PORT is {text:?}, not a port"));
-            DEFAULT_API_PORT
-        }),
-    };
-    if !wrong.is_empty() {
-        return Err(SettingsError(wrong));
+    let region = variables.region.unwrap_or_else(|| {
+        let cause = "not set; give the region's id, such as cn-hangzhou";
+        problems.push(Problem::new("ECI_REGION", cause));
+        String::new()
+    });
+    if !problems.is_empty() {
+        return Err(SettingsError(problems));
     }
-    let given = named("ECI_ENDPOINT");
-    let vpc_endpoint = named("ECI_VPC_ENDPOINT")
-        .or_else(|| given.clone())
-        .unwrap_or_else(|| format!("https://vpc.{region}.aliyuncs.com"));
+    let endpoints = endpoints(&region, environment);
     Ok(Settings {
-        cluster_id: named("ALIYUN_CLUSTERID").unwrap_or_else(|| cluster_uid.to_owned()),
-        v_switches,
-        security_group: chosen("securityGroupId", "ECI_SECURITY_GROUP"),
-        cluster_domain: named("CLUSTER_DOMAIN")
+        cluster_id: variables
+            .cluster_id
+            .unwrap_or_else(|| cluster_uid.to_owned()),
+        v_switches: read.v_switch_ids,
+        zones: read.v_switch_zones,
+        security_group: read.security_group_id,
+        cluster_domain: variables
+            .cluster_domain
             .unwrap_or_else(|| DEFAULT_CLUSTER_DOMAIN.to_owned()),
-        api_server: named("KUBERNETES_APISERVER_HOST").map(|host| (host, api_port)),
-        eci_endpoint: given.unwrap_or_else(|| format!("https://eci.{region}.aliyuncs.com")),
-        vpc_endpoint,
+        api_server: variables.api_server,
+        eci_endpoint: endpoints.eci,
+        vpc_endpoint: endpoints.vpc,
         region,
     })
-}
-
-/// The entries of a comma-separated list, each once.
-fn list(text: &str) -> Vec<String> {
-    let mut entries: Vec<String> = Vec::new();
-    for entry in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
-        if !entries.iter().any(|known| known == entry) {
-            entries.push(entry.to_owned());
-        }
-    }
-    entries
 }
 
 #[cfg(test)]
@@ -120,10 +117,7 @@ mod tests {
 
     #[test]
     fn the_profile_beats_the_environment_and_the_rest_has_defaults() {
-        let profile = texts(&[
-            ("vSwitchIds", "vsw-b, vsw-a,vsw-b"),
-            ("securityGroupId", " "),
-        ]);
+        let profile = texts(&[("vSwitchIds", "vsw-b, vsw-a"), ("securityGroupId", " ")]);
         let environment = texts(&[
             ("ECI_REGION", "cn-hangzhou"),
             ("ECI_VSWITCH", "vsw-old"),
@@ -147,11 +141,25 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_named_at_once() {
-        let environment = texts(&[("KUBERNETES_APISERVER_PORT", "https")]);
-        let error = settings(&Texts::new(), &environment, "uid").unwrap_err();
+        let profile = texts(&[("enableClusterIp", "maybe")]);
+        let error = settings(&profile, &Texts::new(), "uid").unwrap_err();
         let text = error.to_string();
-        for part in ["ECI_REGION", "vSwitchIds", "KUBERNETES_APISERVER_PORT"] {
+        for part in ["ECI_REGION", "enableClusterIp"] {
             assert!(text.contains(part), "{text}");
         }
+        let none = settings(
+            &Texts::new(),
+            &texts(&[("ECI_REGION", "cn-hangzhou")]),
+            "uid",
+        );
+        assert!(none.unwrap_err().to_string().contains("ECI_VSWITCH"));
+    }
+
+    #[test]
+    fn one_given_endpoint_serves_for_both_services() {
+        let environment = texts(&[("ECI_ENDPOINT", "http://127.0.0.1:1")]);
+        let found = endpoints("cn-hangzhou", &environment);
+        assert_eq!(found.vpc, "http://127.0.0.1:1");
+        assert_eq!(found.eci, found.vpc);
     }
 }

@@ -6,6 +6,7 @@ mod load;
 mod status;
 mod timeline;
 mod up;
+mod virtual_node;
 
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ use crate::demo;
 
 /// Runs what the arguments ask for.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { log: _, command } = arguments;
+    let command = arguments.command;
     match command {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Down(arguments) => down::run(arguments).await,
@@ -29,6 +30,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Load(arguments) => load::run(arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Timeline(arguments) => timeline::run(arguments).await,
+        Command::VirtualNode(arguments) => virtual_node::run(arguments).await,
         Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
         Command::Completions { shell } => {
             let mut command = Arguments::command();
