@@ -38,6 +38,13 @@ pub trait OpenEndpoint: Send + Sync {
     async fn open(&self, name: &str, zone: &str) -> Result<NodeEndpoint, String>;
 }
 
+/// Finds the zones of vSwitches that the profile names and nobody has described.
+#[async_trait]
+pub trait FindZone: Send + Sync {
+    /// The zone of a vSwitch; `None` when there is no such vSwitch. After an error the profile is looked at again later.
+    async fn zone(&self, v_switch: &str) -> Result<Option<String>, String>;
+}
+
 /// Architecture of a virtual node's pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Architecture {
@@ -186,6 +193,8 @@ pub struct VirtualNodeConfig {
     pub nodes: Vec<NodeEndpoint>,
     /// Opens the others; without it they share the first endpoint's address and have no kubelet API.
     pub open_endpoint: Option<Arc<dyn OpenEndpoint>>,
+    /// Asked about vSwitches that are not among the known ones.
+    pub find_zone: Option<Arc<dyn FindZone>>,
     /// Initial values of `eci-profile`.
     pub environment: Environment,
     /// What each node claims to have.
@@ -216,6 +225,7 @@ impl VirtualNodeConfig {
             v_switches,
             nodes,
             open_endpoint: None,
+            find_zone: None,
             environment: Environment::default(),
             capacity: Capacity::default(),
             settings: ClusterSettings::default(),

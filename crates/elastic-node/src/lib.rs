@@ -16,7 +16,8 @@ mod translate;
 mod zones;
 
 pub use config::{
-    Capacity, ClusterSettings, NodeEndpoint, OpenEndpoint, Timing, VSwitch, VirtualNodeConfig,
+    Capacity, ClusterSettings, FindZone, NodeEndpoint, OpenEndpoint, Timing, VSwitch,
+    VirtualNodeConfig,
 };
 pub use engine::{RunError, run_virtual_nodes};
 pub use plan::{Action, GroupView, Memory, Now, PodView, Policy, decide, plan};

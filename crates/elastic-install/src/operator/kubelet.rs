@@ -19,7 +19,7 @@ const SIGNER: &str = "kubernetes.io/kubelet-serving";
 const AUTHORITIES: &str = "extension-apiserver-authentication";
 const CLIENT_AUTHORITY: &str = "client-ca-file";
 /// The signer answers within a second where there is one.
-const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
+const SIGN_TIMEOUT: Duration = Duration::from_secs(5);
 const SIGN_POLL: Duration = Duration::from_millis(250);
 
 /// Why no certificate was had from the cluster.

@@ -1,8 +1,7 @@
 //! Runs the elastic parts against any cluster until told to stop.
 //!
 //! Every replica serves the webhook; the one that holds the Lease runs controllers and virtual nodes. Stopping them
-//! touches no group: the next leader finds everything again in the two lists. Changed settings restart the virtual nodes
-//! inside this process, which for pods and groups is the same as a change of leader: nothing happens to them.
+//! touches no group: the next leader finds everything again in the two lists.
 
 pub mod credentials;
 pub mod election;

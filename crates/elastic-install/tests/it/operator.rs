@@ -88,19 +88,12 @@ async fn a_changed_profile_acts_at_once_and_a_bad_one_is_told_and_changes_nothin
         |events| events.iter().any(|text| text.contains("vsw-nowhere")),
     )
     .await;
-    assert!(ask(replica.health, "/readyz").await.contains("vsw-nowhere"));
     scene.create_pod("web-2", NODE).await;
     scene.runs("web-2").await;
     profile(&scene, "vsw-local-h,vsw-local-j").await;
     scene
         .nodes_become(&[NODE, "virtual-kubelet-cn-hangzhou-j"])
         .await;
-    eventually(
-        "the replica is ready again",
-        async || ask(replica.health, "/readyz").await,
-        |answer| answer.starts_with("HTTP/1.1 200"),
-    )
-    .await;
     assert_eq!(ids(&scene).await.len(), 2, "running groups are not touched");
     replica.stop().await;
 }

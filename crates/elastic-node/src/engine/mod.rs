@@ -113,6 +113,7 @@ pub async fn run_virtual_nodes(
         v_switches: config.v_switches,
         settings: config.settings,
         initial: config.environment.profile,
+        find_zone: config.find_zone,
     };
     let supply = nodes::Supply {
         open: config.nodes,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloud_api::EciError;
 use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
@@ -17,16 +18,47 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::config::{ClusterSettings, VSwitch};
+use crate::config::{ClusterSettings, FindZone, VSwitch};
 
 /// Name of the group that is only checked and never made.
 const CHECK_NAME: &str = "eci-profile-check";
+
+/// Wait before a profile is looked at again whose ids could not be asked about.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What was given at the start and holds where the profile says nothing.
 pub(super) struct Base {
     pub(super) v_switches: Vec<VSwitch>,
     pub(super) settings: ClusterSettings,
     pub(super) initial: BTreeMap<String, (String, String)>,
+    pub(super) find_zone: Option<Arc<dyn FindZone>>,
+}
+
+impl Base {
+    /// Asks for the zones of vSwitches that `data` names and nobody has described. What does not exist stays unknown.
+    async fn learn(&mut self, data: &BTreeMap<String, String>) -> Result<(), Problem> {
+        let Some(finder) = &self.find_zone else {
+            return Ok(());
+        };
+        // What is wrong with the words is told when they are read.
+        let profile = EciProfile::parse_over(data, &self.initial).unwrap_or_default();
+        for id in profile.v_switch_ids {
+            let described = profile.v_switch_zones.contains_key(&id);
+            if described || self.v_switches.iter().any(|known| known.id == id) {
+                continue;
+            }
+            let found = finder.zone(&id).await.map_err(|error| {
+                Problem::new(
+                    "vSwitchIds",
+                    format!("the zone of {id} is not known: {error}"),
+                )
+            })?;
+            if let Some(zone) = found {
+                self.v_switches.push(VSwitch { id, zone });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The configuration that new pods get.
@@ -112,12 +144,19 @@ pub(super) async fn follow(
         base,
         in_force,
         last: None,
+        unanswered: None,
     };
     let mut listed = None;
     loop {
         let event = tokio::select! {
             () = shutdown.cancelled() => return,
             event = stream.next() => event,
+            () = tokio::time::sleep(ASK_AGAIN), if follower.unanswered.is_some() => {
+                if let Some(map) = follower.unanswered.take() {
+                    follower.take(map).await;
+                }
+                continue;
+            }
         };
         match event {
             None => return,
@@ -139,13 +178,27 @@ struct Follower {
     in_force: watch::Sender<InForce>,
     /// The data that was looked at last.
     last: Option<BTreeMap<String, String>>,
+    /// The profile that waits for an answer about its ids.
+    unanswered: Option<Option<ConfigMap>>,
 }
 
 impl Follower {
     async fn take(&mut self, map: Option<ConfigMap>) {
         let about = reference(map.as_ref());
-        let data = map.and_then(|map| map.data).unwrap_or_default();
+        let data = map
+            .as_ref()
+            .and_then(|map| map.data.clone())
+            .unwrap_or_default();
         if self.last.as_ref() == Some(&data) {
+            return;
+        }
+        self.unanswered = None;
+        if let Err(problem) = self.base.learn(&data).await {
+            self.unanswered = Some(map);
+            // Asked again every few seconds; told once.
+            if self.in_force.borrow().problem.as_ref() != Some(&problem.to_string()) {
+                self.refuse(&about, &[problem]);
+            }
             return;
         }
         let outcome = match self.read(&data) {
@@ -301,6 +354,7 @@ mod tests {
                 ..ClusterSettings::default()
             },
             initial: BTreeMap::new(),
+            find_zone: None,
         }
     }
 
