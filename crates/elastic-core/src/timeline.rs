@@ -30,6 +30,24 @@ pub struct PodMoments {
     pub ready: Option<Timestamp>,
 }
 
+/// When a sample of a metric was taken and when the metrics API had it, as written into its annotation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleMoments {
+    /// The sample ends here.
+    pub sampled: Timestamp,
+    /// From here on it was served.
+    pub reported: Timestamp,
+}
+
+/// The newest sample that can have made the autoscaler set the scale at `scaled`. Samples that came later are left out.
+pub fn sample_behind(samples: &[SampleMoments], scaled: Timestamp) -> Option<SampleMoments> {
+    samples
+        .iter()
+        .filter(|sample| sample.reported <= scaled && sample.sampled <= sample.reported)
+        .max_by_key(|sample| sample.sampled)
+        .copied()
+}
+
 /// Everything known about one burst.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -208,6 +226,19 @@ mod tests {
             ]
         );
         assert_eq!(steps[7].last_pod_milliseconds, Some(1_250));
+    }
+
+    #[test]
+    fn the_sample_behind_a_scale_is_the_newest_that_was_served_before_it() {
+        let sample = |sampled, reported| SampleMoments {
+            sampled: at(sampled).unwrap(),
+            reported: at(reported).unwrap(),
+        };
+        let samples = [sample(0, 20), sample(900, 950), sample(1_900, 1_950)];
+        let behind = |scaled| sample_behind(&samples, at(scaled).unwrap());
+        assert_eq!(behind(1_000), Some(sample(900, 950)));
+        assert_eq!(behind(940), Some(sample(0, 20)));
+        assert_eq!(behind(10), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From a path and a query to an answer of `metrics.k8s.io/v1beta1`. Pure apart from reading the board.
 
+use elastic_core::names::POD_MOMENTS_ANNOTATION;
 use http::StatusCode;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -271,12 +272,15 @@ fn pod_metrics(pod: &PodUsage) -> Value {
         .iter()
         .map(|(_, usage)| usage.window_seconds)
         .fold(0.0, f64::max);
+    // Times of the API have whole seconds; where the seconds of a burst went needs finer ones.
+    let moments = serde_json::to_string(&pod.moments).unwrap_or_default();
     let container = |(name, used): &(String, Usage)| json!({"name": name, "usage": usage(used)});
     let containers: Vec<Value> = pod.containers.iter().map(container).collect();
     json!({
         "kind": "PodMetrics", "apiVersion": GROUP_VERSION,
         "metadata": {
-            "name": pod.key.1, "namespace": pod.key.0, "labels": pod.labels, "creationTimestamp": time(at)
+            "name": pod.key.1, "namespace": pod.key.0, "labels": pod.labels, "creationTimestamp": time(at),
+            "annotations": {POD_MOMENTS_ANNOTATION: moments}
         },
         "timestamp": time(at), "window": window(seconds), "containers": containers
     })
@@ -309,6 +313,8 @@ pub(crate) fn failure(code: StatusCode, reason: &str, message: &str) -> (StatusC
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use elastic_core::timeline::SampleMoments;
 
     use super::*;
 
@@ -370,6 +376,9 @@ mod tests {
         );
         assert_eq!(usage["memory"], "2Ki");
         assert_eq!(web["items"][0]["window"], "1s");
+        let moments = &web["items"][0]["metadata"]["annotations"][POD_MOMENTS_ANNOTATION];
+        let moments: Vec<SampleMoments> = serde_json::from_str(moments.as_str().unwrap()).unwrap();
+        assert!(moments.iter().all(|one| one.sampled <= one.reported) && !moments.is_empty());
         assert_eq!(
             names(&get("/apis/metrics.k8s.io/v1beta1/namespaces/other/pods", "").1),
             [""; 0]

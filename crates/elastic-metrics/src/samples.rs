@@ -1,8 +1,9 @@
 //! The newest samples and the rates between them. Time comes in with the samples.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
 
+use elastic_core::timeline::SampleMoments;
 use jiff::Timestamp;
 
 use crate::exposition;
@@ -21,6 +22,7 @@ struct Series {
     memory_bytes: Option<f64>,
     usage: Option<Usage>,
     started: Option<f64>,
+    recent: VecDeque<SampleMoments>,
 }
 
 /// Use of CPU and memory.
@@ -34,11 +36,19 @@ pub(crate) struct Usage {
     pub(crate) window_seconds: f64,
 }
 
+/// Samples whose moments are remembered, so that what made an autoscaler act can be told a moment later.
+const RECENT: usize = 4;
 /// Two samples closer than this give no useful rate.
 const LEAST_WINDOW_SECONDS: f64 = 0.2;
 
 impl Series {
-    fn read(&mut self, cpu: Option<Reading>, memory: Option<f64>, started: Option<f64>) {
+    fn read(
+        &mut self,
+        cpu: Option<Reading>,
+        memory: Option<f64>,
+        started: Option<f64>,
+        reported: Timestamp,
+    ) {
         self.memory_bytes = memory.or(self.memory_bytes);
         self.started = started.or(self.started);
         let Some(now) = cpu else { return };
@@ -63,6 +73,13 @@ impl Series {
                 memory_bytes,
                 at: now.at,
                 window_seconds,
+            });
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(SampleMoments {
+                sampled: now.at,
+                reported,
             });
         }
         self.last = Some(now);
@@ -108,6 +125,8 @@ pub(crate) struct PodUsage {
     pub(crate) key: PodKey,
     pub(crate) labels: Labels,
     pub(crate) containers: Vec<(String, Usage)>,
+    /// Of the last samples, oldest first.
+    pub(crate) moments: Vec<SampleMoments>,
 }
 
 /// A node's answer.
@@ -211,6 +230,10 @@ impl Board {
                 if !wanted(key, labels) {
                     return None;
                 }
+                let recent = containers.values().map(|series| &series.recent);
+                // The containers of a pod are sampled together; the youngest one limits what the pod has shown.
+                let recent = recent.min_by_key(|recent| recent.len());
+                let moments = recent.into_iter().flatten().copied().collect();
                 let usage =
                     |(name, series): (&String, &Series)| Some((name.clone(), series.usage?));
                 let containers = containers.iter().map(usage).collect::<Option<Vec<_>>>()?;
@@ -219,6 +242,7 @@ impl Board {
                     key: key.clone(),
                     labels: labels.clone(),
                     containers,
+                    moments,
                 })
             })
             .collect();
@@ -267,6 +291,7 @@ fn read(series: &mut Series, lines: [Option<exposition::Line<'_>>; 3], now: Time
         cpu,
         memory.map(|line| line.value),
         started.map(|line| line.value),
+        now,
     );
 }
 
@@ -337,6 +362,18 @@ mod tests {
         let before = usage(&board);
         board.take("n", &stamped(2.0, 1_000), at(2_005));
         assert_eq!(usage(&board), before);
+    }
+
+    #[test]
+    fn the_moments_of_the_last_samples_are_told_and_no_more() {
+        let board = board();
+        for second in 0..10 {
+            let now = at(i64::from(second) * 1_000);
+            board.take("n", &text(f64::from(second), 1), now);
+        }
+        let pods = board.pods(|_, _| true, at(0));
+        let reported: Vec<Timestamp> = pods[0].moments.iter().map(|one| one.reported).collect();
+        assert_eq!(reported, [at(6_000), at(7_000), at(8_000), at(9_000)]);
     }
 
     #[test]

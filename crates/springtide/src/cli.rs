@@ -83,6 +83,7 @@ pub struct ClusterArguments {
     /// The cluster's data directory; another directory is another cluster.
     #[arg(
         long,
+        global = true,
         default_value = "/var/lib/springtide",
         env = "SPRINGTIDE_DATA_DIR"
     )]

@@ -1,17 +1,26 @@
 //! Reads and writes of the source and the unit Deployments.
 
+use std::time::Duration;
+
 use elastic_core::ElasticWorkload;
 use elastic_core::elastic_workload::ChildState;
-use elastic_core::names::{UNIT_LABEL, WORKLOAD_LABEL};
+use elastic_core::names::{POD_MOMENTS_ANNOTATION, UNIT_LABEL, WORKLOAD_LABEL};
+use elastic_core::timeline::SampleMoments;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
+    PatchParams, PostParams, Preconditions,
+};
 use kube::core::{PartialObjectMeta, Selector};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use super::ReconcileError;
+
+/// Asking for the samples behind a rise takes this long at most.
+const SAMPLES_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Access to the children of one workload.
 pub(super) struct Children<'a> {
@@ -141,6 +150,29 @@ impl<'a> Children<'a> {
             .await;
         let list = listed.map_err(ReconcileError::about("list serverless pods of", &name))?;
         Ok(list.items)
+    }
+
+    /// What the metrics API says about when it had its samples of the pods. It only explains a rise, so a metrics API
+    /// that is absent, slow or says nothing about moments is no error.
+    pub(super) async fn samples(&self, selector: &LabelSelector) -> Vec<SampleMoments> {
+        let kind = GroupVersionKind::gvk("metrics.k8s.io", "v1beta1", "PodMetrics");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "pods");
+        let metrics: Api<DynamicObject> = Api::namespaced_with(
+            self.client.clone(),
+            &self.workload.namespace().unwrap_or_default(),
+            &resource,
+        );
+        let Ok(text) = selector_text(selector) else {
+            return Vec::new();
+        };
+        let wanted = ListParams::default().labels(&text);
+        let listed = tokio::time::timeout(SAMPLES_TIMEOUT, metrics.list(&wanted)).await;
+        let items = listed.ok().and_then(Result::ok).map(|list| list.items);
+        let moments = |item: &DynamicObject| -> Option<Vec<SampleMoments>> {
+            serde_json::from_str(item.annotations().get(POD_MOMENTS_ANNOTATION)?).ok()
+        };
+        let items = items.unwrap_or_default();
+        items.iter().filter_map(moments).flatten().collect()
     }
 
     /// Sets the number of replicas of a workload that was written without one.

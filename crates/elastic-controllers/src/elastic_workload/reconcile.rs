@@ -214,6 +214,11 @@ async fn bring_to_shares(
         report.happened(Happening::Removed(unit.name_any()));
     }
     let held = write_shares(children, source, &shares, &state, &units, report).await?;
+    if report.rises_now()
+        && let Some(selector) = source.spec.as_ref().map(|spec| &spec.selector)
+    {
+        report.samples(&children.samples(selector).await);
+    }
     record_burst(children, source, &units, report).await?;
     Ok(held)
 }

@@ -6,7 +6,7 @@ use elastic_core::elastic_workload::{
     set_condition,
 };
 use elastic_core::events::{EventKind, event};
-use elastic_core::timeline::{BurstMoments, PodMoments};
+use elastic_core::timeline::{BurstMoments, PodMoments, SampleMoments, sample_behind};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::Event;
@@ -172,12 +172,30 @@ impl<'a> Report<'a> {
             to,
             seen_at: Some(MicroTime(self.seen)),
             written_at: Some(MicroTime(Timestamp::now())),
+            ..ScaleMoments::default()
         });
         self.events.push((
             EventKind::Normal,
             "ElasticWorkloadUpdate",
             format!("replicas from {from} to {to}: {shares}"),
         ));
+    }
+
+    /// Whether this pass saw a rise, whose cause is worth asking for.
+    pub(super) fn rises_now(&self) -> bool {
+        let last = self.next.last_scale.as_ref();
+        last.is_some_and(|last| {
+            last.to > last.from && last.seen_at.as_ref().is_some_and(|at| at.0 == self.seen)
+        })
+    }
+
+    /// What the metrics API shows of the workload's pods right after a rise.
+    pub(super) fn samples(&mut self, samples: &[SampleMoments]) {
+        let behind = sample_behind(samples, self.seen);
+        if let (Some(behind), Some(last)) = (behind, self.next.last_scale.as_mut()) {
+            last.sampled_at = Some(MicroTime(behind.sampled));
+            last.reported_at = Some(MicroTime(behind.reported));
+        }
     }
 
     /// When the last rise was seen, unless its moments are kept already.
@@ -198,6 +216,8 @@ impl<'a> Report<'a> {
             return;
         };
         let burst = BurstMoments {
+            crossed: last.sampled_at.as_ref().map(|at| at.0),
+            reported: last.reported_at.as_ref().map(|at| at.0),
             scaled: last.seen_at.as_ref().map(|at| at.0),
             distributed: last.written_at.as_ref().map(|at| at.0),
             pods,

@@ -168,7 +168,7 @@ fn status_schema() -> Value {
             },
             "lastScale": {
                 "type": "object",
-                "properties": {"from": number, "to": number, "seenAt": time, "writtenAt": time}
+                "properties": {"from": number, "to": number, "seenAt": time, "writtenAt": time, "sampledAt": time, "reportedAt": time}
             },
             "lastBurst": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "conditions": {

@@ -179,4 +179,11 @@ pub struct ScaleMoments {
     /// When the source and the units had been asked for their shares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_at: Option<MicroTime>,
+    /// When the newest sample of the pods' use was taken that the autoscaler can have seen; absent when the metrics API
+    /// does not say so, or nobody asked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_at: Option<MicroTime>,
+    /// When the metrics API had that sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<MicroTime>,
 }

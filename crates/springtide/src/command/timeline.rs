@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use elastic_core::ElasticWorkload;
+use elastic_core::elastic_workload::ScaleMoments;
 use elastic_core::names::POD_MOMENTS_ANNOTATION;
 use elastic_core::timeline::{BurstMoments, PodMoments, Step, timeline};
 use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::api::ListParams;
 
@@ -80,12 +82,14 @@ pub(crate) async fn burst(
         .iter()
         .filter_map(|(pod, _)| pod.metadata.name.as_deref());
     let first_served = first_served(client, namespace, names.collect()).await?;
+    let of_change = |moment: fn(&ScaleMoments) -> Option<&MicroTime>| {
+        change.as_ref().and_then(moment).map(|at| at.0)
+    };
     Ok(BurstMoments {
+        crossed: of_change(|change| change.sampled_at.as_ref()),
+        reported: of_change(|change| change.reported_at.as_ref()),
         scaled: since,
-        distributed: change
-            .as_ref()
-            .and_then(|change| change.written_at.as_ref())
-            .map(|at| at.0),
+        distributed: of_change(|change| change.written_at.as_ref()),
         pods: of_burst.into_iter().map(|(_, moments)| moments).collect(),
         first_served,
         ..BurstMoments::default()

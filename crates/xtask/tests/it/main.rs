@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used)] // a failed step of a test should panic where it stands
 
 mod arrows;
+mod licences;
