@@ -1,16 +1,20 @@
 //! The handle on a running local cloud.
 
+use crate::actions::commits;
+use crate::actions::faults::FaultRefused;
 use crate::backend::GroupBackend;
 use crate::config::{CloudSources, LocalCloudConfig};
-use crate::gateway::faults::Fault;
 use crate::gateway::{self, Gateway};
 use crate::ledger::Ledger;
+use crate::nas::{self, FileSystem, NasError};
 use crate::shared::{Shared, StoreFailed, ask_to_delete, run_broom, run_writer};
 use crate::state::State;
+use crate::state::faults::{Fault, FaultOrder};
 use crate::state::pools::{Pools, milli};
 use crate::store::{Store, StoreError};
 use crate::{metrics, supervisor};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -65,13 +69,28 @@ impl LocalCloud {
         let directory = config.state_dir.clone();
         let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
         let (store, found) = opened.map_err(|_| StartError::Interrupted)??;
-        let state = State::new(pools, found.groups, found.tokens, sources.seed);
+        let state = State::new(
+            pools,
+            found.groups,
+            found.tokens,
+            found.resources,
+            sources.seed,
+        );
         let ids: Vec<String> = state.groups.keys().cloned().collect();
         let shared = Arc::new(Shared::new(config, backend, sources, state, store));
         let writer = tokio::spawn(run_writer(shared.clone()));
         remove_strays(&shared).await;
         for id in &ids {
             supervisor::spawn(&shared, id);
+        }
+        let commits: Vec<String> = {
+            let state = shared.state();
+            let commits = state.resources.commits.iter();
+            let open = commits.filter(|(_, commit)| commit.end.is_none());
+            open.map(|(id, _)| id.clone()).collect()
+        };
+        for id in commits {
+            commits::start(&shared, id);
         }
         shared.tasks.spawn(run_broom(shared.clone()));
         if !shared.backend.is_simulated() {
@@ -114,9 +133,58 @@ impl LocalCloud {
         zone.map(|zone| zone.stock = vcpu.map(milli)).is_some()
     }
 
-    /// Lets the next calls of an action go wrong.
+    /// Lets the next calls of an action go wrong; beyond the bound of faults it is only logged.
     pub fn arrange_fault(&self, action: &str, fault: Fault, calls: u32) {
-        self.shared.faults.arrange(action, fault, calls);
+        let order = FaultOrder {
+            fault,
+            action: Some(action.to_owned()),
+            times: Some(calls.into()),
+            seconds: None,
+        };
+        if let Err(error) = self.order_fault(order) {
+            tracing::warn!(%error, "fault is not arranged");
+        }
+    }
+
+    /// Orders a fault; answers with its id.
+    pub fn order_fault(&self, order: FaultOrder) -> Result<String, FaultRefused> {
+        self.shared.order_fault(order)
+    }
+
+    /// Makes a network file system with one mount target.
+    pub fn create_file_system(&self, description: &str) -> Result<FileSystem, NasError> {
+        let shared = &self.shared;
+        let made = nas::create(
+            &mut shared.state(),
+            &shared.config,
+            description,
+            shared.now(),
+        );
+        shared.wake();
+        made
+    }
+
+    /// Adds a mount target to a file system; answers with its server name.
+    pub fn add_mount_target(&self, file_system: &str) -> Result<String, NasError> {
+        let shared = &self.shared;
+        let added = nas::add_mount_target(&mut shared.state(), &shared.config, file_system);
+        shared.wake();
+        added
+    }
+
+    /// All network file systems.
+    pub fn file_systems(&self) -> Vec<FileSystem> {
+        nas::list(&self.shared.state(), &self.shared.config)
+    }
+
+    /// Removes a file system with all its files, unless a group uses it.
+    pub async fn remove_file_system(&self, id: &str) -> Result<(), NasError> {
+        nas::delete(&self.shared, id).await
+    }
+
+    /// The directory behind the server name of a mount target; `None` when there is no such mount target.
+    pub fn nas_directory(&self, server: &str) -> Option<PathBuf> {
+        nas::resolve(&self.shared.state(), &self.shared.config, server)
     }
 
     /// Asks for the deletion of every group and waits until all are gone; `false` when that took too long.

@@ -36,6 +36,8 @@ pub struct LocalCloudConfig {
     pub credentials: Vec<Credentials>,
     /// Where groups, client tokens and the ledger are kept.
     pub state_dir: PathBuf,
+    /// Where the files of network file systems lie.
+    pub nas_dir: PathBuf,
     /// The zones.
     pub zones: Vec<ZoneConfig>,
     /// The vSwitches, in the order in which a request that names none tries them.
@@ -44,6 +46,12 @@ pub struct LocalCloudConfig {
     pub vpc_id: String,
     /// The security groups; the first one is the default.
     pub security_groups: Vec<String>,
+    /// The range that public addresses are taken from; nothing is reachable through them.
+    pub public_cidr: String,
+    /// How long each stage of an image cache, a data cache, a virtual node and a commit on paper takes.
+    pub stage: Duration,
+    /// How long before the end a spot group is told that it is taken away.
+    pub spot_notice: Duration,
     /// Whether the region has the extra sizes of large ones.
     pub large_region: bool,
     /// What things cost.
@@ -68,6 +76,7 @@ impl LocalCloudConfig {
         Self {
             region: region.to_owned(),
             credentials: vec![credentials],
+            nas_dir: state_dir.join("nas"),
             state_dir,
             zones: zones
                 .map(|zone| ZoneConfig {
@@ -86,6 +95,9 @@ impl LocalCloudConfig {
                 .collect(),
             vpc_id: "vpc-local".to_owned(),
             security_groups: vec!["sg-local".to_owned()],
+            public_cidr: "198.18.0.0/16".to_owned(),
+            stage: Duration::from_secs(2),
+            spot_notice: Duration::from_secs(180),
             large_region: true,
             prices: PriceList::default(),
             quota_vcpu: None,

@@ -12,13 +12,16 @@ mod config;
 mod gateway;
 mod ledger;
 mod metrics;
+mod nas;
 mod shared;
 mod state;
 mod store;
 mod supervisor;
 
+pub use actions::faults::FaultRefused;
 pub use cloud::{LocalCloud, StartError};
 pub use config::{CloudSources, LocalCloudConfig, VSwitchConfig, ZoneConfig};
-pub use gateway::faults::Fault;
 pub use ledger::{Ledger, LedgerEntry};
+pub use nas::{FileSystem, NasError};
 pub use shared::StoreFailed;
+pub use state::faults::{Fault, FaultOrder, FaultRecord};

@@ -1,15 +1,18 @@
 //! What all parts of the cloud share, the writer that makes it durable, and the broom.
 
+use crate::actions::faults::{self, FaultRefused};
+use crate::actions::market;
 use crate::backend::{GroupBackend, GroupPlan};
 use crate::config::{CloudSources, LocalCloudConfig};
-use crate::gateway::faults::Faults;
 use crate::ledger::{Ledger, LedgerEntry};
 use crate::metrics::Samples;
+use crate::state::faults::{CallFaults, FaultOrder};
 use crate::state::record::GroupRecord;
 use crate::state::{DirtyGroup, State};
 use crate::store::{Batch, Store};
 use cloud_api::catalog::Catalog;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -37,7 +40,8 @@ pub(crate) struct Shared {
     pub(crate) config: LocalCloudConfig,
     pub(crate) catalog: Catalog,
     pub(crate) backend: Arc<dyn GroupBackend>,
-    pub(crate) faults: Faults,
+    /// Whether there may be faults; most calls need not look.
+    pub(crate) has_faults: AtomicBool,
     pub(crate) samples: Samples,
     /// Ends everything but the writer.
     pub(crate) shutdown: CancellationToken,
@@ -63,7 +67,7 @@ impl Shared {
             catalog: Catalog::new(config.large_region),
             config,
             backend,
-            faults: Faults::default(),
+            has_faults: AtomicBool::new(!state.resources.faults.is_empty()),
             samples: Samples::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -74,6 +78,33 @@ impl Shared {
             stop_writer: CancellationToken::new(),
             written: watch::Sender::new(0),
         }
+    }
+
+    /// How long each stage of caches and nodes takes.
+    pub(crate) fn stage(&self) -> SignedDuration {
+        SignedDuration::try_from(self.config.stage).unwrap_or(SignedDuration::ZERO)
+    }
+
+    /// What the faults have in store for a call.
+    pub(crate) fn faults_of(&self, action: &str) -> CallFaults {
+        if !self.has_faults.load(Ordering::Acquire) {
+            return CallFaults::default();
+        }
+        let now = self.now();
+        let faults = self.state().hit_call(action, now);
+        self.wake();
+        faults
+    }
+
+    /// Takes an order for a fault and carries out at once what concerns groups that exist.
+    pub(crate) fn order_fault(&self, order: FaultOrder) -> Result<String, FaultRefused> {
+        let now = self.now();
+        let mut state = self.state();
+        let id = faults::order(&mut state, &self.config, order, now)?;
+        self.has_faults.store(true, Ordering::Release);
+        drop(state);
+        self.wake();
+        Ok(id)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -149,6 +180,7 @@ impl Shared {
         };
         let mut batch = Batch {
             tokens: state.dirty_tokens.drain().collect(),
+            rows: state.dirty_rows.drain().collect(),
             ..Default::default()
         };
         for (id, mark) in dirty {
@@ -191,6 +223,9 @@ impl Shared {
         }
         for (token, record) in batch.tokens {
             state.dirty_tokens.entry(token).or_insert(record);
+        }
+        for (key, row) in batch.rows {
+            state.dirty_rows.entry(key).or_insert(row);
         }
     }
 }
@@ -255,6 +290,10 @@ impl Shared {
         let now = self.now();
         let mut state = self.state();
         state.forget_old_tokens(now);
+        state.sweep_rows(now);
+        let has_faults = !state.resources.faults.is_empty();
+        self.has_faults.store(has_faults, Ordering::Release);
+        market::take_back_outbid(&mut state, &self.config, now);
         let keep = i64::try_from(self.config.keep_ended.as_secs()).unwrap_or(i64::MAX);
         let mut ended: Vec<(Timestamp, String)> = state
             .groups
@@ -293,5 +332,7 @@ pub(crate) fn plan_of(group: &GroupRecord) -> GroupPlan {
         address: group.address,
         size: group.size,
         zone: group.zone.clone(),
+        cached_images: group.cached_images.clone(),
+        shares: group.shares.clone(),
     }
 }

@@ -6,6 +6,7 @@
 use crate::ledger::LedgerEntry;
 use crate::state::TokenRecord;
 use crate::state::record::GroupRecord;
+use crate::state::resources::Resources;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 const GROUPS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("groups");
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("client-tokens");
 const LEDGER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("ledger");
+const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resources");
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 
 /// The layout of the file; another one is refused, not guessed at.
@@ -68,11 +70,16 @@ pub(crate) struct Batch {
     pub(crate) groups: Vec<(String, Option<GroupRecord>)>,
     pub(crate) tokens: Vec<(String, Option<TokenRecord>)>,
     pub(crate) ledger: Vec<LedgerEntry>,
+    /// Rows of everything else, as they are.
+    pub(crate) rows: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.tokens.is_empty() && self.ledger.is_empty()
+        self.groups.is_empty()
+            && self.tokens.is_empty()
+            && self.ledger.is_empty()
+            && self.rows.is_empty()
     }
 }
 
@@ -81,6 +88,7 @@ impl Batch {
 pub(crate) struct Found {
     pub(crate) groups: BTreeMap<String, GroupRecord>,
     pub(crate) tokens: HashMap<String, TokenRecord>,
+    pub(crate) resources: Resources,
 }
 
 #[derive(Clone)]
@@ -108,6 +116,7 @@ impl Store {
         let found = Found {
             groups: store.rows(GROUPS)?.into_iter().collect(),
             tokens: store.rows(TOKENS)?.into_iter().collect(),
+            resources: store.resources()?,
         };
         Ok((store, found))
     }
@@ -132,6 +141,7 @@ impl Store {
             transaction.open_table(GROUPS)?;
             transaction.open_table(TOKENS)?;
             transaction.open_table(LEDGER)?;
+            transaction.open_table(RESOURCES)?;
             let mut about = transaction.open_table(ABOUT)?;
             let found = about.get("layout")?.map(|value| value.value().to_owned());
             match found {
@@ -144,6 +154,19 @@ impl Store {
         };
         transaction.commit()?;
         Ok(found)
+    }
+
+    fn resources(&self) -> Result<Resources, StoreError> {
+        let raw = self
+            .raw_rows(RESOURCES)
+            .map_err(|error| database_error("read", &self.path, error))?;
+        let mut resources = Resources::default();
+        for (key, bytes) in raw {
+            resources
+                .load(&key, &bytes)
+                .map_err(|source| StoreError::Row { key, source })?;
+        }
+        Ok(resources)
     }
 
     fn rows<T: DeserializeOwned>(
@@ -211,6 +234,13 @@ impl Store {
             for entry in &batch.ledger {
                 ledger.insert(entry.group_id.as_str(), bytes(entry)?.as_slice())?;
             }
+            let mut resources = transaction.open_table(RESOURCES)?;
+            for (key, row) in &batch.rows {
+                match row {
+                    Some(row) => resources.insert(key.as_str(), row.as_slice())?,
+                    None => resources.remove(key.as_str())?,
+                };
+            }
         }
         transaction.commit()?;
         Ok(())
@@ -254,6 +284,7 @@ mod tests {
             group_id: "a".to_owned(),
             used_at: at(1),
         };
+        let eip = br#"{"address":"198.18.0.1","bandwidth":5,"automatic":false,"user":null,"created_at":"2024-01-01T00:00:00Z"}"#.to_vec();
         let groups = ["a", "b"]
             .map(|id| (id.to_owned(), Some(record(id))))
             .to_vec();
@@ -261,7 +292,8 @@ mod tests {
             .write(&Batch {
                 groups,
                 tokens: vec![("t".to_owned(), Some(token.clone()))],
-                ledger: vec![],
+                rows: vec![("eip/e".to_owned(), Some(eip.clone()))],
+                ..Default::default()
             })
             .unwrap();
         store
@@ -274,6 +306,7 @@ mod tests {
         let (_, found) = Store::open(directory.path()).unwrap();
         assert_eq!(found.groups.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(found.tokens["t"], token);
+        assert_eq!(found.resources.eips["e"].bandwidth, 5);
     }
 
     #[test]

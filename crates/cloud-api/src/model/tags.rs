@@ -5,13 +5,19 @@ use super::{Action, EmptyResponse, action, wire};
 
 /// The resource type of container groups in the tag actions.
 pub const CONTAINER_GROUP: &str = "containergroup";
+/// The resource type of image caches in the tag actions.
+pub const IMAGE_CACHE: &str = "imagecache";
+/// The resource type of data caches in the tag actions.
+pub const DATA_CACHE: &str = "datacache";
+/// The resource type of virtual nodes in the tag actions.
+pub const VIRTUAL_NODE: &str = "virtualnode";
 
 wire! {
     /// Puts tags on resources.
     pub struct TagResourcesRequest {
         /// The region.
         pub region_id: String,
-        /// [`CONTAINER_GROUP`].
+        /// [`CONTAINER_GROUP`] and the others.
         pub resource_type: String,
         /// The resources.
         pub resource_id: Vec<String>,
@@ -23,7 +29,7 @@ wire! {
     pub struct UntagResourcesRequest {
         /// The region.
         pub region_id: String,
-        /// [`CONTAINER_GROUP`].
+        /// [`CONTAINER_GROUP`] and the others.
         pub resource_type: String,
         /// The resources.
         pub resource_id: Vec<String>,
@@ -39,7 +45,7 @@ wire! {
     pub struct ListTagResourcesRequest {
         /// The region.
         pub region_id: String,
-        /// [`CONTAINER_GROUP`].
+        /// [`CONTAINER_GROUP`] and the others.
         pub resource_type: String,
         /// Only these.
         pub resource_id: Vec<String>,

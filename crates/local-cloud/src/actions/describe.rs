@@ -5,7 +5,9 @@ use super::filter::{Filter, given, page};
 use crate::gateway::refusal::Refusal;
 use crate::shared::Shared;
 use crate::state::record::{ContainerRecord, EventRecord, GroupRecord, RunState};
-use cloud_api::model::create::{ContainerSpec, ProbeSpec, SecurityContextSpec, VolumeSpec};
+use cloud_api::model::create::{
+    ContainerSpec, CreateContainerGroupRequest, ProbeSpec, SecurityContextSpec, VolumeSpec,
+};
 use cloud_api::model::describe::*;
 use cloud_api::time;
 
@@ -28,7 +30,7 @@ pub(crate) fn describe(
         resource_group: given(&request.resource_group_id),
         compute_category: given(&request.compute_category),
         tags: &request.tag,
-        changed_since_second: None,
+        ..Default::default()
     };
     let state = call.shared.state();
     let page = page(
@@ -75,16 +77,22 @@ fn describe_group(shared: &Shared, group: &GroupRecord, with_events: bool) -> Co
             .restart_policy
             .clone()
             .unwrap_or_else(|| "Always".to_owned()),
-        instance_type: group.simulated.then(|| SIMULATED.to_owned()),
+        instance_type: group
+            .machine
+            .clone()
+            .or_else(|| group.simulated.then(|| SIMULATED.to_owned())),
         compute_category: request.compute_category.first().cloned(),
-        spot_strategy: Some("NoSpot".to_owned()),
+        spot_strategy: Some(given(&request.spot_strategy).unwrap_or("NoSpot").to_owned()),
+        spot_price_limit: group.spot.as_ref().and_then(|spot| spot.limit),
+        discount: group.spot.as_ref().map(|spot| spot.discount),
+        ram_role_name: request.ram_role_name.clone(),
         intranet_ip: Some(group.address.to_string()),
-        internet_ip: None,
+        internet_ip: group.eip.as_ref().map(|(_, address)| address.to_string()),
         eni_instance_id: Some(format!("eni-{}", group.id.trim_start_matches("eci-"))),
         creation_time: time::format(group.created_at),
         succeeded_time: ended("Succeeded"),
         failed_time: ended("Failed"),
-        expired_time: None,
+        expired_time: ended("Expired"),
         cpu: group.size.vcpu(),
         memory: group.size.memory_gib(),
         ephemeral_storage: request.ephemeral_storage,
@@ -101,21 +109,36 @@ fn describe_group(shared: &Shared, group: &GroupRecord, with_events: bool) -> Co
             .map(|(spec, record)| init_container(spec, record))
             .collect(),
         volumes: request.volume.iter().map(volume).collect(),
-        host_aliases: request
-            .host_aliase
-            .iter()
-            .map(|alias| HostAliasInfo {
-                ip: alias.ip.clone(),
-                hostnames: alias.hostname.clone(),
-            })
-            .collect(),
+        host_aliases: host_aliases(request),
         dns_config: request.dns_config.as_ref().map(|config| DnsConfigInfo {
             name_servers: config.name_server.clone(),
             searches: config.search.clone(),
             options: config.option.clone(),
         }),
+        eci_security_context: sysctls(request),
         ..Default::default()
     }
+}
+
+fn host_aliases(request: &CreateContainerGroupRequest) -> Vec<HostAliasInfo> {
+    let aliases = request.host_aliase.iter();
+    aliases
+        .map(|alias| HostAliasInfo {
+            ip: alias.ip.clone(),
+            hostnames: alias.hostname.clone(),
+        })
+        .collect()
+}
+
+fn sysctls(request: &CreateContainerGroupRequest) -> Option<EciSecurityContext> {
+    let contexts = request
+        .security_context
+        .iter()
+        .chain(&request.host_security_context);
+    let sysctls: Vec<_> = contexts
+        .flat_map(|context| context.sysctl.clone())
+        .collect();
+    (!sysctls.is_empty()).then_some(EciSecurityContext { sysctls })
 }
 
 /// The caller's tags, and for groups on paper one that says so.
@@ -293,6 +316,9 @@ fn volume(volume: &VolumeSpec) -> VolumeInfo {
         config_file_volume_config_file_to_paths: files
             .map(|volume| volume.config_file_to_path.clone())
             .unwrap_or_default(),
+        nfs_volume_server: volume.nfs_volume.as_ref().map(|share| share.server.clone()),
+        nfs_volume_path: volume.nfs_volume.as_ref().map(|share| share.path.clone()),
+        nfs_volume_read_only: volume.nfs_volume.as_ref().and_then(|share| share.read_only),
         ..Default::default()
     }
 }

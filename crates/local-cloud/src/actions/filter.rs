@@ -15,6 +15,8 @@ const MAX_TAG_FILTERS: usize = 10;
 #[derive(Default)]
 pub(super) struct Filter<'a> {
     pub(super) ids: &'a [String],
+    /// Most of them; [`MAX_IDS`] when 0.
+    pub(super) most_ids: usize,
     pub(super) name: Option<&'a str>,
     pub(super) status: Option<&'a str>,
     pub(super) zone: Option<&'a str>,
@@ -24,6 +26,21 @@ pub(super) struct Filter<'a> {
     pub(super) compute_category: Option<&'a str>,
     pub(super) tags: &'a [Tag],
     pub(super) changed_since_second: Option<i64>,
+}
+
+/// Tags that are looked for; one without a value stands for any value.
+pub(super) struct Tags<'a>(pub(super) &'a [Tag]);
+
+impl Tags<'_> {
+    /// Whether all of them are among these.
+    pub(super) fn are_on(&self, own: &[Tag]) -> bool {
+        let is_there = |wanted: &Tag| {
+            own.iter().any(|own| {
+                own.key == wanted.key && (wanted.value.is_empty() || own.value == wanted.value)
+            })
+        };
+        self.0.iter().all(is_there)
+    }
 }
 
 /// A text that was given and is not empty.
@@ -47,11 +64,6 @@ impl Filter<'_> {
 
     fn matches(&self, group: &GroupRecord) -> bool {
         let is = |wanted: Option<&str>, value: &str| wanted.is_none_or(|wanted| wanted == value);
-        let tagged = |tag: &Tag| {
-            let same =
-                |own: &Tag| own.key == tag.key && (tag.value.is_empty() || own.value == tag.value);
-            group.request.tag.iter().any(same)
-        };
         is(self.name, &group.request.container_group_name)
             && is(self.status, group.status.as_str())
             && is(self.zone, &group.zone)
@@ -80,17 +92,22 @@ impl Filter<'_> {
                     .first()
                     .map_or("", String::as_str),
             )
-            && self.tags.iter().all(tagged)
+            && Tags(self.tags).are_on(&group.request.tag)
             && self
                 .changed_since_second
                 .is_none_or(|second| group.changed_at.as_second() >= second)
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        if self.ids.len() > MAX_IDS {
+        let most = if self.most_ids == 0 {
+            MAX_IDS
+        } else {
+            self.most_ids
+        };
+        if self.ids.len() > most {
             return Err(Refusal::invalid(
                 "ContainerGroupIds",
-                format!("at most {MAX_IDS} ids are allowed"),
+                format!("at most {most} ids are allowed"),
             ));
         }
         if self.tags.len() > MAX_TAG_FILTERS {
@@ -157,7 +174,7 @@ pub(super) fn page<'a>(
     Ok(page)
 }
 
-fn read_token(token: &str) -> Result<String, Refusal> {
+pub(super) fn read_token(token: &str) -> Result<String, Refusal> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     bytes
         .and_then(|bytes| String::from_utf8(bytes).ok())

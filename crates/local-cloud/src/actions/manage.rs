@@ -1,8 +1,9 @@
 //! DeleteContainerGroup, RestartContainerGroup, UpdateContainerGroup.
 
 use super::create::fresh;
+use super::filter::MAX_IDS;
 use super::tokens::Token;
-use super::{Call, validate};
+use super::{Call, table, terms, validate};
 use crate::gateway::refusal::Refusal;
 use crate::shared::ask_to_delete;
 use crate::state::State;
@@ -35,6 +36,65 @@ pub(crate) async fn delete(
     Ok(EmptyResponse::default())
 }
 
+/// Only the old SDK has it: all of them, or none when one is not there.
+pub(crate) async fn delete_many(
+    call: &Call<'_>,
+    request: DeleteContainerGroupsRequest,
+) -> Result<EmptyResponse, Refusal> {
+    call.need(&["RegionId", "ContainerGroupIds"])?;
+    let ids = &request.container_group_ids;
+    if ids.is_empty() || ids.len() > MAX_IDS {
+        let rule = format!("there must be 1 to {MAX_IDS} ids");
+        return Err(Refusal::invalid("ContainerGroupIds", rule));
+    }
+    let token = Token::of(call, &request)?;
+    table::once(call, token, |state, _| {
+        if let Some(unknown) = ids.iter().find(|id| !state.groups.contains_key(*id)) {
+            return Err(Refusal::no_group(unknown));
+        }
+        ids.iter().for_each(|id| ask_to_delete(state, id));
+        Ok(ids[0].clone())
+    })
+    .await?;
+    Ok(EmptyResponse::default())
+}
+
+/// There are no cloud disks, so no volume can be the right one.
+pub(crate) fn resize_volume(
+    call: &Call<'_>,
+    request: &ResizeContainerGroupVolumeRequest,
+) -> Result<EmptyResponse, Refusal> {
+    call.need(&["RegionId", "ContainerGroupId", "VolumeName", "NewSize"])?;
+    let id = &request.container_group_id;
+    let state = call.shared.state();
+    let group = state.groups.get(id).ok_or_else(|| Refusal::no_group(id))?;
+    let name = &request.volume_name;
+    if !group
+        .request
+        .volume
+        .iter()
+        .any(|volume| volume.name == *name)
+    {
+        let rule = format!("group {id} has no volume {name}");
+        return Err(Refusal::invalid("VolumeName", rule));
+    }
+    let message = format!("Volume {name} of group {id} is no cloud disk.");
+    Err(Refusal::new(403, "InvalidVolumeType", message))
+}
+
+/// More scratch space, at its price from now on: a bill has one price, so a group that runs keeps its own.
+pub(crate) fn resize_storage(
+    call: &Call<'_>,
+    request: &ResizeContainerGroupEphemeralStorageRequest,
+) -> Result<EmptyResponse, Refusal> {
+    call.need(&["RegionId", "ContainerGroupId", "NewSize"])?;
+    let id = &request.container_group_id;
+    let state = call.shared.state();
+    state.groups.get(id).ok_or_else(|| Refusal::no_group(id))?;
+    let reason = "the scratch space of a group stays as it was created";
+    Err(Refusal::unsupported("NewSize", reason))
+}
+
 fn is_repeated(token: &Option<Token>, state: &State) -> Result<bool, Refusal> {
     Ok(token
         .as_ref()
@@ -58,6 +118,7 @@ pub(crate) async fn restart(
     let token = Token::of(call, &request)?;
     renew(call, token, &request.container_group_id, |group| {
         group.status = GroupStatus::Restarting;
+        group.renewing = None;
         Ok(())
     })
     .await
@@ -90,9 +151,11 @@ pub(crate) async fn update(
         }
     };
     let token = Token::of(call, &request)?;
+    let simulated = call.shared.backend.is_simulated();
     renew(call, token, &id, |group| {
         let next = apply(&group.request, request, whole);
         validate::check(&next)?;
+        terms::check(&next, simulated)?;
         same_names("Container", &group.request.container, &next.container)?;
         same_names(
             "InitContainer",
@@ -106,6 +169,7 @@ pub(crate) async fn update(
                 "The update changes nothing.",
             ));
         }
+        group.renewing = concerned(&group.request, &next);
         group.containers = carried_over(&group.containers, &next.container);
         group.init_containers = carried_over(&group.init_containers, &next.init_container);
         group.request = Arc::new(next);
@@ -136,6 +200,12 @@ fn apply(
     if whole || !update.image_registry_credential.is_empty() {
         next.image_registry_credential = update.image_registry_credential;
     }
+    if whole || !update.acr_registry_info.is_empty() {
+        next.acr_registry_info = update.acr_registry_info;
+    }
+    if update.resource_group_id.is_some() {
+        next.resource_group_id = update.resource_group_id;
+    }
     if whole || update.dns_config.is_some() {
         next.dns_config = update.dns_config;
     }
@@ -146,6 +216,20 @@ fn apply(
         next.restart_policy = update.restart_policy;
     }
     next
+}
+
+/// The containers that an update starts anew: those that look different now. All of them when something changes
+/// that they share.
+fn concerned(
+    before: &CreateContainerGroupRequest,
+    next: &CreateContainerGroupRequest,
+) -> Option<Vec<String>> {
+    let shared_stays = before.init_container == next.init_container
+        && before.volume == next.volume
+        && before.dns_config == next.dns_config;
+    let pairs = before.container.iter().zip(&next.container);
+    let changed = pairs.filter(|(old, new)| old != new);
+    shared_stays.then(|| changed.map(|(_, new)| new.name.clone()).collect())
 }
 
 /// An update changes containers; it neither adds nor removes any.

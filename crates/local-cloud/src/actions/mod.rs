@@ -1,19 +1,29 @@
 //! The actions, one module per subject.
 
+pub(crate) mod commits;
 pub(crate) mod create;
+pub(crate) mod data_caches;
 pub(crate) mod describe;
+pub(crate) mod eips;
 pub(crate) mod events;
+pub(crate) mod faults;
 mod filter;
+pub(crate) mod image_caches;
 pub(crate) mod inside;
 pub(crate) mod manage;
+pub(crate) mod market;
 pub(crate) mod metrics;
+pub(crate) mod operations;
 mod place;
 pub(crate) mod price;
 pub(crate) mod region;
 pub(crate) mod status;
+mod table;
 pub(crate) mod tags;
+mod terms;
 mod tokens;
 mod validate;
+pub(crate) mod virtual_nodes;
 pub(crate) mod vpc;
 
 use crate::gateway::refusal::Refusal;

@@ -1,15 +1,21 @@
 //! How large a group is, and in which zone and vSwitch it lands.
 
 use super::filter::given;
+use super::market::{self, Offer};
 use crate::gateway::refusal::Refusal;
+use crate::shared::Shared;
 use crate::state::State;
 use crate::state::pools::milli;
+use crate::state::record::SpotRecord;
+use crate::state::resources::FixedAddress;
 use cloud_api::catalog::{Catalog, DEFAULT_SIZE, Size};
 use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
+use cloud_api::money::Amount;
 use std::net::Ipv4Addr;
 
 /// Most vSwitches or zones in one request.
 const MAX_CHOICES: usize = 10;
+const SMALLEST_SPOT_VCPU: f64 = 2.0;
 
 /// Where a group lands.
 #[derive(Debug)]
@@ -17,24 +23,40 @@ pub(super) struct Place {
     pub(super) zone: String,
     pub(super) v_switch: String,
     pub(super) address: Ipv4Addr,
+    pub(super) offer: Offer,
+    pub(super) per_second: Amount,
+    pub(super) spot: Option<SpotRecord>,
+}
+
+/// Why the places that were tried would not do.
+#[derive(Default)]
+struct Tried {
+    sold_out: Vec<String>,
+    full: Vec<String>,
+    too_dear: Vec<String>,
+}
+
+/// vCPU and GiB that the containers ask for together; init containers run one at a time, and before the others.
+pub(super) fn needed(request: &CreateContainerGroupRequest) -> (f64, f64) {
+    let sum = |member: fn(&ContainerSpec) -> Option<f64>| {
+        let all = request.container.iter().filter_map(member).sum::<f64>();
+        let most = request
+            .init_container
+            .iter()
+            .filter_map(member)
+            .fold(0.0, f64::max);
+        all.max(most)
+    };
+    (sum(|spec| spec.cpu), sum(|spec| spec.memory))
 }
 
 /// The size as billed: what the group asks for, else what its containers add up to, else the default.
 pub(super) fn size(
     request: &CreateContainerGroupRequest,
     catalog: &Catalog,
+    is_spot: bool,
 ) -> Result<Size, Refusal> {
-    let sum = |member: fn(&ContainerSpec) -> Option<f64>| {
-        let add = |list: &[ContainerSpec]| list.iter().filter_map(member).sum::<f64>();
-        // Init containers run one at a time, and before the others.
-        let most = request
-            .init_container
-            .iter()
-            .filter_map(member)
-            .fold(0.0, f64::max);
-        add(&request.container).max(most)
-    };
-    let (cpu_sum, memory_sum) = (sum(|spec| spec.cpu), sum(|spec| spec.memory));
+    let (cpu_sum, memory_sum) = needed(request);
     for (asked, name) in [(request.cpu, "Cpu"), (request.memory, "Memory")] {
         if asked.is_some_and(|asked| !(asked.is_finite() && asked > 0.0)) {
             return Err(Refusal::invalid(name, "it must be greater than 0"));
@@ -53,7 +75,11 @@ pub(super) fn size(
     };
     // One of the two may be left open; then the smallest that goes with the other is taken.
     let wish = Size::from_decimals(cpu.max(0.001), memory.max(0.001)).ok_or_else(too_large)?;
-    let size = catalog.round_up(wish).ok_or_else(too_large)?;
+    if is_spot && request.cpu.is_some_and(|cpu| cpu < SMALLEST_SPOT_VCPU) {
+        let message = format!("Spot groups have at least {SMALLEST_SPOT_VCPU} vCPU, not {cpu}.");
+        return Err(Refusal::new(400, "InvalidSpotCpuMemorySpec", message));
+    }
+    let size = market::round(catalog, wish, is_spot).ok_or_else(too_large)?;
     if cpu_sum > size.vcpu() || memory_sum > size.memory_gib() {
         let message = format!(
             "The containers ask for {cpu_sum} vCPU and {memory_sum} GiB, the group has {size}."
@@ -139,48 +165,123 @@ fn candidates(
     Ok(found)
 }
 
-/// Takes stock and an address in the first place that has both.
+/// Takes stock and an address in the first place that has both, for the first offer that finds one.
 pub(super) fn take(
     request: &CreateContainerGroupRequest,
-    size: Size,
-    quota_vcpu: Option<f64>,
+    offers: Vec<Offer>,
+    shared: &Shared,
     state: &mut State,
 ) -> Result<Place, Refusal> {
-    let vcpu = u64::from(size.vcpu_milli);
-    if quota_vcpu.is_some_and(|quota| state.pools.used() + vcpu > milli(quota)) {
-        let message = format!("The account's quota of vCPU does not allow {size} more.");
-        return Err(Refusal::new(403, "QuotaExceeded", message));
+    let mut candidates = candidates(request, state)?;
+    let kept = kept_address(request, &candidates, state);
+    if let Some((index, _)) = kept {
+        candidates = vec![index];
     }
-    let candidates = candidates(request, state)?;
-    let (mut sold_out, mut full) = (Vec::new(), Vec::new());
-    for index in candidates {
-        let pools = &mut state.pools;
-        let v_switch = &mut pools.v_switches[index];
-        let (id, zone_id) = (v_switch.config.id.clone(), v_switch.config.zone.clone());
-        let Some(zone) = pools.zones.get_mut(&zone_id) else {
-            continue;
-        };
-        if !zone.has(vcpu) {
-            sold_out.push(zone_id);
-            continue;
+    let mut tried = Tried::default();
+    for offer in offers {
+        let vcpu = u64::from(offer.size.vcpu_milli);
+        let quota = shared.config.quota_vcpu;
+        if quota.is_some_and(|quota| state.pools.used() + vcpu > milli(quota)) {
+            let size = offer.size;
+            let message = format!("The account's quota of vCPU does not allow {size} more.");
+            return Err(Refusal::new(403, "QuotaExceeded", message));
         }
-        let Some(address) = address(request, &mut v_switch.addresses)? else {
-            full.push(id);
-            continue;
-        };
+        for index in &candidates {
+            let kept = kept.map(|(_, address)| address);
+            if let Some(place) = try_one(request, &offer, *index, kept, shared, state, &mut tried)?
+            {
+                return Ok(place);
+            }
+        }
+    }
+    Err(tried.refusal())
+}
+
+fn try_one(
+    request: &CreateContainerGroupRequest,
+    offer: &Offer,
+    index: usize,
+    kept: Option<Ipv4Addr>,
+    shared: &Shared,
+    state: &mut State,
+    tried: &mut Tried,
+) -> Result<Option<Place>, Refusal> {
+    let now = shared.now();
+    let vcpu = u64::from(offer.size.vcpu_milli);
+    let v_switch = &state.pools.v_switches[index].config;
+    let (id, zone_id) = (v_switch.id.clone(), v_switch.zone.clone());
+    let has_stock = |state: &State| {
+        let zone = state.pools.zones.get(&zone_id);
+        zone.is_some_and(|zone| zone.has(vcpu))
+    };
+    if !has_stock(state) || state.is_sold_out(&zone_id, &offer.names(), now) {
+        tried.sold_out.push(format!("{} in {zone_id}", offer.size));
+        return Ok(None);
+    }
+    let Some((per_second, spot)) = market::terms(request, offer, &zone_id, now) else {
+        tried.too_dear.push(zone_id);
+        return Ok(None);
+    };
+    let address = match kept {
+        Some(kept) => Some(kept),
+        None if state.is_used_up(&zone_id, &id, now) => None,
+        None => address(request, &mut state.pools.v_switches[index].addresses)?,
+    };
+    let Some(address) = address else {
+        tried.full.push(id);
+        return Ok(None);
+    };
+    if let Some(zone) = state.pools.zones.get_mut(&zone_id) {
         zone.used += vcpu;
-        return Ok(Place {
-            zone: zone_id,
-            v_switch: id,
-            address,
-        });
     }
-    if sold_out.is_empty() {
-        let message = format!("There is no free address in {}.", full.join(", "));
-        return Err(Refusal::new(403, "InvalidVSwitchId.IpNotEnough", message));
+    if kept.is_some() {
+        state.take_row::<FixedAddress>(&request.container_group_name);
     }
-    let message = format!("There is no stock of {size} in {}.", sold_out.join(", "));
-    Err(Refusal::new(403, "OperationDenied.NoStock", message))
+    Ok(Some(Place {
+        zone: zone_id,
+        v_switch: id,
+        address,
+        offer: offer.clone(),
+        per_second,
+        spot,
+    }))
+}
+
+/// The address that was kept for this name, and the place of its vSwitch.
+fn kept_address(
+    request: &CreateContainerGroupRequest,
+    candidates: &[usize],
+    state: &State,
+) -> Option<(usize, Ipv4Addr)> {
+    let wanted = given(&request.fixed_ip)?.eq_ignore_ascii_case("true");
+    let fixed = state
+        .resources
+        .fixed_addresses
+        .get(&request.container_group_name)
+        .filter(|_| wanted)?;
+    let own = |index: &&usize| state.pools.v_switches[**index].config.id == fixed.v_switch;
+    Some((*candidates.iter().find(own)?, fixed.address))
+}
+
+impl Tried {
+    fn refusal(mut self) -> Refusal {
+        for list in [&mut self.sold_out, &mut self.full, &mut self.too_dear] {
+            list.dedup();
+        }
+        if !self.sold_out.is_empty() {
+            let message = format!("There is no stock of {}.", self.sold_out.join(", "));
+            return Refusal::new(403, "OperationDenied.NoStock", message);
+        }
+        if !self.too_dear.is_empty() {
+            let message = format!(
+                "The spot price is above SpotPriceLimit in {}.",
+                self.too_dear.join(", ")
+            );
+            return Refusal::new(403, "Spot.NotMatched", message);
+        }
+        let message = format!("There is no free address in {}.", self.full.join(", "));
+        Refusal::new(403, "InvalidVSwitchId.IpNotEnough", message)
+    }
 }
 
 fn address(

@@ -1,9 +1,10 @@
-//! DescribeContainerGroupPrice: the list price of a size, per second.
+//! DescribeContainerGroupPrice: the list price of a size or a machine type per second, and spot prices per hour.
 
 use super::Call;
 use super::filter::given;
+use super::market::{self, Offer};
 use crate::gateway::refusal::Refusal;
-use cloud_api::catalog::{DEFAULT_SIZE, Size};
+use cloud_api::model::create::CreateContainerGroupRequest;
 use cloud_api::model::price::*;
 use cloud_api::money::Amount;
 
@@ -12,66 +13,93 @@ pub(crate) fn describe(
     request: DescribeContainerGroupPriceRequest,
 ) -> Result<DescribeContainerGroupPriceResponse, Refusal> {
     call.need(&["RegionId"])?;
-    if given(&request.instance_type).is_some() {
-        return Err(Refusal::unsupported(
-            "InstanceType",
-            "give Cpu and Memory instead",
-        ));
-    }
-    let asked = match (request.cpu, request.memory) {
-        (None, None) => Some(DEFAULT_SIZE),
-        (cpu, memory) => Size::from_decimals(cpu.unwrap_or(0.001), memory.unwrap_or(0.001)),
-    };
-    let size = asked.and_then(|size| call.shared.catalog.round_up(size));
-    let size = size.ok_or_else(|| {
-        Refusal::new(
-            400,
-            "InvalidParameter.CPU.Memory",
-            "There is no size for this much vCPU and memory.",
-        )
-    })?;
+    let offer = offer(call, &request)?;
     let prices = &call.shared.config.prices;
     let economy = given(&request.compute_category) == Some("economy");
-    let extra_gib = request
-        .ephemeral_storage
-        .and_then(|gib| u64::try_from(gib).ok())
-        .unwrap_or_default();
-    let total = prices.per_second(size, economy, extra_gib);
-    let vcpu = prices.vcpu_per_second(size, economy);
-    let with_memory = prices.per_second(size, economy, 0);
-    let memory = Amount(with_memory.0 - vcpu.0);
-    let storage = Amount(total.0 - with_memory.0);
-    let details = [
-        ("Cpu", vcpu),
-        ("Memory", memory),
-        ("EphemeralStorage", storage),
-    ];
+    let bare = match offer.machine {
+        Some(_) => prices.machine_per_second(offer.size, 0),
+        None => prices.per_second(offer.size, economy, 0),
+    };
+    let storage = Amount(offer.per_second.0 - bare.0);
+    let details = match offer.machine {
+        Some(_) => vec![("InstanceType", bare), ("EphemeralStorage", storage)],
+        None => {
+            let vcpu = prices.vcpu_per_second(offer.size, economy);
+            let memory = Amount(bare.0 - vcpu.0);
+            vec![
+                ("Cpu", vcpu),
+                ("Memory", memory),
+                ("EphemeralStorage", storage),
+            ]
+        }
+    };
+    let detail = |(resource, amount): (&str, Amount)| DetailInfo {
+        resource: resource.to_owned(),
+        original_price: amount.as_cny(),
+        discount_price: 0.0,
+        trade_price: amount.as_cny(),
+        ..Default::default()
+    };
     let details = details
         .into_iter()
         .filter(|(_, amount)| *amount > Amount::ZERO);
     let price = Price {
         currency: "CNY".to_owned(),
-        original_price: total.as_cny(),
+        original_price: offer.per_second.as_cny(),
         discount_price: 0.0,
-        trade_price: total.as_cny(),
+        trade_price: offer.per_second.as_cny(),
         detail_infos: DetailInfos {
-            detail_info: details
-                .map(|(resource, amount)| DetailInfo {
-                    resource: resource.to_owned(),
-                    original_price: amount.as_cny(),
-                    discount_price: 0.0,
-                    trade_price: amount.as_cny(),
-                    ..Default::default()
-                })
-                .collect(),
+            detail_info: details.map(detail).collect(),
         },
     };
     let price_info = PriceInfo {
         price,
+        spot_prices: spot_prices(call, &request, &offer),
         ..Default::default()
     };
     Ok(DescribeContainerGroupPriceResponse {
         price_info,
         ..Default::default()
     })
+}
+
+/// What is asked about, as a group would get it.
+fn offer(call: &Call<'_>, request: &DescribeContainerGroupPriceRequest) -> Result<Offer, Refusal> {
+    let asked = CreateContainerGroupRequest {
+        cpu: request.cpu,
+        memory: request.memory,
+        instance_type: request.instance_type.clone(),
+        ephemeral_storage: request.ephemeral_storage,
+        compute_category: request.compute_category.iter().cloned().collect(),
+        spot_strategy: request.spot_strategy.clone(),
+        ..Default::default()
+    };
+    let shared = call.shared;
+    let offers = market::offers(&asked, &shared.catalog, &shared.config.prices)?;
+    // There is at least one, or the request was refused.
+    let first = offers.into_iter().next();
+    first.ok_or_else(|| Refusal::internal("The market offers nothing."))
+}
+
+fn spot_prices(
+    call: &Call<'_>,
+    request: &DescribeContainerGroupPriceRequest,
+    offer: &Offer,
+) -> SpotPrices {
+    if !offer.is_spot {
+        return SpotPrices::default();
+    }
+    let now = call.shared.now();
+    let zones = call.shared.config.zones.iter();
+    let zones = zones.filter(|zone| given(&request.zone_id).is_none_or(|wanted| wanted == zone.id));
+    SpotPrices {
+        spot_price: zones
+            .map(|zone| SpotPrice {
+                zone_id: zone.id.clone(),
+                instance_type: offer.machine.clone().unwrap_or_default(),
+                spot_price: market::per_hour(market::spot_price(offer, &zone.id, now).0),
+                origin_price: market::per_hour(offer.machine_per_second),
+            })
+            .collect(),
+    }
 }

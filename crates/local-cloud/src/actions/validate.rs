@@ -14,7 +14,7 @@ pub(super) const MAX_TAGS: usize = 20;
 const MAX_FILE_BYTES: usize = 32 * 1024;
 const MAX_NAME: usize = 63;
 
-type Check = Result<(), Refusal>;
+pub(super) type Check = Result<(), Refusal>;
 
 /// Checks a request for a new group.
 pub(super) fn check(request: &CreateContainerGroupRequest) -> Check {
@@ -30,18 +30,6 @@ pub(super) fn check(request: &CreateContainerGroupRequest) -> Check {
         &["VSwitchOrdered", "VSwitchRandom"],
     )?;
     one_of("DnsPolicy", &request.dns_policy, &["None", "Default"])?;
-    one_of("SpotStrategy", &request.spot_strategy, &["NoSpot"])
-        .map_err(|_| Refusal::unsupported("SpotStrategy", "this cloud has no spot groups"))?;
-    if request
-        .instance_type
-        .as_deref()
-        .is_some_and(|text| !text.is_empty())
-    {
-        return Err(Refusal::unsupported(
-            "InstanceType",
-            "give Cpu and Memory instead",
-        ));
-    }
     for (number, category) in request.compute_category.iter().enumerate() {
         let name = format!("ComputeCategory.{}", number + 1);
         one_of(&name, &Some(category.clone()), &["general", "economy"])?;
@@ -127,7 +115,7 @@ fn name(path: &str, name: &str) -> Check {
         .ok_or_else(|| Refusal::invalid(&format!("{path}.Name"), rule))
 }
 
-fn one_of(parameter: &str, value: &Option<String>, allowed: &[&str]) -> Check {
+pub(super) fn one_of(parameter: &str, value: &Option<String>, allowed: &[&str]) -> Check {
     match value.as_deref() {
         None | Some("") => Ok(()),
         Some(value) if allowed.contains(&value) => Ok(()),
@@ -212,8 +200,13 @@ fn volumes(volumes: &[VolumeSpec]) -> Result<HashSet<&str>, Refusal> {
             "EmptyDirVolume" => {}
             "ConfigFileVolume" => config_files(&path, volume)?,
             "" => return Err(Refusal::missing(&format!("{path}.Type"))),
-            "NFSVolume" | "FlexVolume" | "HostPathVolume" | "DiskVolume" => {
-                let reason = "this cloud has EmptyDirVolume and ConfigFileVolume";
+            "NFSVolume" => share(&path, volume)?,
+            "DiskVolume" => {
+                let message = format!("{path} is a cloud disk, and this cloud has none.");
+                return Err(Refusal::new(400, "DiskVolume.NotSupport", message));
+            }
+            "FlexVolume" | "HostPathVolume" => {
+                let reason = "this cloud has EmptyDirVolume, ConfigFileVolume and NFSVolume";
                 return Err(Refusal::unsupported(&format!("{path}.Type"), reason));
             }
             _ => {
@@ -225,6 +218,22 @@ fn volumes(volumes: &[VolumeSpec]) -> Result<HashSet<&str>, Refusal> {
         }
     }
     Ok(names)
+}
+
+fn share(path: &str, volume: &VolumeSpec) -> Check {
+    let Some(share) = &volume.nfs_volume else {
+        return Err(Refusal::missing(&format!("{path}.NFSVolume.Server")));
+    };
+    if share.server.is_empty() {
+        return Err(Refusal::missing(&format!("{path}.NFSVolume.Server")));
+    }
+    if !share.path.starts_with('/') || !stays_below(share.path.trim_start_matches('/')) {
+        return Err(Refusal::invalid(
+            &format!("{path}.NFSVolume.Path"),
+            "it must be absolute and must not lead out",
+        ));
+    }
+    Ok(())
 }
 
 fn config_files(path: &str, volume: &VolumeSpec) -> Check {
@@ -295,9 +304,24 @@ fn container(path: &str, spec: &ContainerSpec, volumes: &HashSet<&str>) -> Check
             reason,
         ));
     }
+    hooks(path, spec)?;
     for (number, variable) in spec.environment_var.iter().enumerate() {
         environment(&format!("{path}.EnvironmentVar.{}", number + 1), variable)?;
     }
+    ports(path, spec)?;
+    mounts(path, spec, volumes)?;
+    for (check, member) in [
+        (&spec.liveness_probe, "LivenessProbe"),
+        (&spec.readiness_probe, "ReadinessProbe"),
+    ] {
+        check
+            .as_ref()
+            .map_or(Ok(()), |check| probe(&format!("{path}.{member}"), check))?;
+    }
+    Ok(())
+}
+
+fn ports(path: &str, spec: &ContainerSpec) -> Check {
     for (number, port) in spec.port.iter().enumerate() {
         let path = format!("{path}.Port.{}", number + 1);
         if port.port == 0 {
@@ -308,6 +332,10 @@ fn container(path: &str, spec: &ContainerSpec, volumes: &HashSet<&str>) -> Check
         }
         one_of(&format!("{path}.Protocol"), &port.protocol, &["TCP", "UDP"])?;
     }
+    Ok(())
+}
+
+fn mounts(path: &str, spec: &ContainerSpec, volumes: &HashSet<&str>) -> Check {
     for (number, mount) in spec.volume_mount.iter().enumerate() {
         let path = format!("{path}.VolumeMount.{}", number + 1);
         if !volumes.contains(mount.name.as_str()) {
@@ -333,15 +361,57 @@ fn container(path: &str, spec: &ContainerSpec, volumes: &HashSet<&str>) -> Check
             ));
         }
     }
-    for (check, member) in [
-        (&spec.liveness_probe, "LivenessProbe"),
-        (&spec.readiness_probe, "ReadinessProbe"),
-    ] {
-        check
-            .as_ref()
-            .map_or(Ok(()), |check| probe(&format!("{path}.{member}"), check))?;
-    }
     Ok(())
+}
+
+/// Hooks reach the container itself; what they cannot do is said.
+fn hooks(path: &str, spec: &ContainerSpec) -> Check {
+    let own = "127.0.0.1 and localhost";
+    let foreign = |host: &Option<String>| {
+        let host = host.as_deref().unwrap_or_default();
+        !matches!(host, "" | "127.0.0.1" | "localhost")
+    };
+    let hosts = [
+        (
+            &spec.lifecycle_post_start_handler_http_get_host,
+            "LifecyclePostStartHandlerHttpGetHost",
+        ),
+        (
+            &spec.lifecycle_post_start_handler_tcp_socket_host,
+            "LifecyclePostStartHandlerTcpSocketHost",
+        ),
+        (
+            &spec.lifecycle_pre_stop_handler_http_get_host,
+            "LifecyclePreStopHandlerHttpGetHost",
+        ),
+        (
+            &spec.lifecycle_pre_stop_handler_tcp_socket_host,
+            "LifecyclePreStopHandlerTcpSocketHost",
+        ),
+    ];
+    for (host, member) in hosts {
+        if foreign(host) {
+            let reason = format!("a hook reaches its own container only ({own})");
+            return Err(Refusal::unsupported(&format!("{path}.{member}"), &reason));
+        }
+    }
+    let headers = [
+        (
+            &spec.lifecycle_post_start_handler_http_get_http_header,
+            "LifecyclePostStartHandlerHttpGetHttpHeader",
+        ),
+        (
+            &spec.lifecycle_pre_stop_handler_http_get_http_header,
+            "LifecyclePreStopHandlerHttpGetHttpHeader",
+        ),
+    ];
+    match headers.iter().find(|(list, _)| !list.is_empty()) {
+        Some((_, member)) => {
+            let reason = "hooks of this cloud send no headers of their own";
+            Err(Refusal::unsupported(&format!("{path}.{member}"), reason))
+        }
+        None => Ok(()),
+    }
 }
 
 fn environment(path: &str, variable: &EnvironmentVarSpec) -> Check {

@@ -12,7 +12,9 @@ use cloud_api::catalog::Size;
 use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest, ProbeSpec};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -31,6 +33,10 @@ pub struct GroupPlan {
     pub size: Size,
     /// The zone it landed in.
     pub zone: String,
+    /// Images that an image cache brought along.
+    pub cached_images: Vec<String>,
+    /// Directories that stand for network shares, by server.
+    pub shares: BTreeMap<String, PathBuf>,
 }
 
 /// One run of one container.
@@ -211,6 +217,14 @@ pub trait GroupBackend: Send + Sync + 'static {
         run: Run<'_>,
         query: &LogQuery,
     ) -> Result<String, BackendError>;
+
+    /// Makes an image of what a running container has written, under this name.
+    async fn commit(
+        &self,
+        plan: &GroupPlan,
+        run: Run<'_>,
+        reference: &str,
+    ) -> Result<(), BackendError>;
 
     /// What the running containers use.
     async fn usage(&self, plan: &GroupPlan) -> Result<Vec<ContainerUsage>, BackendError>;

@@ -64,8 +64,14 @@ impl Gateway {
         check_version(&action, &named("x-acs-version", "Version")?)?;
         let host = header("host").unwrap_or_default().to_owned();
         parameters.retain(|(name, _)| !is_common(name));
-        let fault = self.shared.faults.next(&action);
-        if let Some(refusal) = fault.as_ref().and_then(super::faults::Fault::refusal) {
+        let faults = self.shared.faults_of(&action);
+        if !faults.delay.is_zero() {
+            tokio::select! {
+                () = self.shared.shutdown.cancelled() => {}
+                () = tokio::time::sleep(faults.delay) => {}
+            }
+        }
+        if let Some(refusal) = faults.refusal {
             return Err(refusal);
         }
         let call = Call {
@@ -75,7 +81,7 @@ impl Gateway {
             host,
         };
         let body = dispatch(&action, &call, request_id).await?;
-        if fault.is_some() {
+        if faults.lose_answer {
             return Ok(None);
         }
         Ok(Some(answer(StatusCode::OK, body)))
@@ -154,30 +160,57 @@ fn reply<T: ActionAnswer>(mut answer: T, request_id: &str) -> Result<Vec<u8>, Re
 }
 
 async fn dispatch(action: &str, call: &Call<'_>, id: &str) -> Result<Vec<u8>, Refusal> {
+    use actions::{create, describe, events, inside, manage, metrics, price, region, status, tags};
     match action {
-        "CreateContainerGroup" => reply(actions::create::create(call, call.read()?).await?, id),
-        "DescribeContainerGroups" => reply(actions::describe::describe(call, call.read()?)?, id),
-        "DescribeContainerGroupStatus" => reply(actions::status::describe(call, call.read()?)?, id),
-        "DescribeContainerGroupEvents" => reply(actions::events::describe(call, call.read()?)?, id),
-        "DeleteContainerGroup" => reply(actions::manage::delete(call, call.read()?).await?, id),
-        "RestartContainerGroup" => reply(actions::manage::restart(call, call.read()?).await?, id),
-        "UpdateContainerGroup" => reply(actions::manage::update(call, call.read()?).await?, id),
-        "DescribeContainerLog" => reply(actions::inside::log(call, call.read()?).await?, id),
-        "ExecContainerCommand" => reply(actions::inside::exec(call, call.read()?).await?, id),
-        "DescribeContainerGroupMetric" => {
-            reply(actions::metrics::one(call, call.read()?).await?, id)
+        "CreateContainerGroup" => reply(create::create(call, call.read()?).await?, id),
+        "DescribeContainerGroups" => reply(describe::describe(call, call.read()?)?, id),
+        "DescribeContainerGroupStatus" => reply(status::describe(call, call.read()?)?, id),
+        "DescribeContainerGroupEvents" => reply(events::describe(call, call.read()?)?, id),
+        "DeleteContainerGroup" => reply(manage::delete(call, call.read()?).await?, id),
+        "DeleteContainerGroups" => reply(manage::delete_many(call, call.read()?).await?, id),
+        "RestartContainerGroup" => reply(manage::restart(call, call.read()?).await?, id),
+        "UpdateContainerGroup" => reply(manage::update(call, call.read()?).await?, id),
+        "ResizeContainerGroupVolume" => reply(manage::resize_volume(call, &call.read()?)?, id),
+        "ResizeContainerGroupEphemeralStorage" => {
+            reply(manage::resize_storage(call, &call.read()?)?, id)
         }
-        "DescribeMultiContainerGroupMetric" => {
-            reply(actions::metrics::many(call, call.read()?).await?, id)
-        }
-        "DescribeContainerGroupPrice" => reply(actions::price::describe(call, call.read()?)?, id),
-        "DescribeRegions" => reply(actions::region::regions(call), id),
-        "DescribeAvailableResource" => reply(actions::region::available(call, &call.read()?)?, id),
-        "ListUsage" => reply(actions::region::usage(call)?, id),
+        "DescribeContainerLog" => reply(inside::log(call, call.read()?).await?, id),
+        "ExecContainerCommand" => reply(inside::exec(call, call.read()?).await?, id),
+        "DescribeContainerGroupMetric" => reply(metrics::one(call, call.read()?).await?, id),
+        "DescribeMultiContainerGroupMetric" => reply(metrics::many(call, call.read()?).await?, id),
+        "DescribeContainerGroupPrice" => reply(price::describe(call, call.read()?)?, id),
+        "DescribeRegions" => reply(region::regions(call, &call.read()?)?, id),
+        "DescribeAvailableResource" => reply(region::available(call, &call.read()?)?, id),
+        "ListUsage" => reply(region::usage(call)?, id),
+        "TagResources" => reply(tags::tag(call, call.read()?).await?, id),
+        "UntagResources" => reply(tags::untag(call, call.read()?).await?, id),
+        "ListTagResources" => reply(tags::list(call, call.read()?)?, id),
+        other => dispatch_rest(other, call, id).await,
+    }
+}
+
+/// What is not about groups.
+async fn dispatch_rest(action: &str, call: &Call<'_>, id: &str) -> Result<Vec<u8>, Refusal> {
+    use actions::{commits, data_caches, image_caches, operations, virtual_nodes};
+    match action {
+        "CreateImageCache" => reply(image_caches::create(call, call.read()?).await?, id),
+        "UpdateImageCache" => reply(image_caches::update(call, call.read()?).await?, id),
+        "DescribeImageCaches" => reply(image_caches::describe(call, &call.read()?)?, id),
+        "DeleteImageCache" => reply(image_caches::delete(call, call.read()?).await?, id),
+        "CreateDataCache" => reply(data_caches::create(call, call.read()?).await?, id),
+        "CopyDataCache" => reply(data_caches::copy(call, call.read()?).await?, id),
+        "UpdateDataCache" => reply(data_caches::update(call, call.read()?).await?, id),
+        "DescribeDataCaches" => reply(data_caches::describe(call, &call.read()?)?, id),
+        "DeleteDataCache" => reply(data_caches::delete(call, call.read()?).await?, id),
+        "CommitContainer" => reply(commits::create(call, call.read()?).await?, id),
+        "DescribeCommitContainerTask" => reply(commits::describe(call, &call.read()?)?, id),
+        "CreateInstanceOpsTask" => reply(operations::create(call, call.read()?).await?, id),
+        "DescribeInstanceOpsRecords" => reply(operations::describe(call, &call.read()?)?, id),
         "DescribeVSwitches" => reply(actions::vpc::v_switches(call, &call.read()?), id),
-        "TagResources" => reply(actions::tags::tag(call, call.read()?).await?, id),
-        "UntagResources" => reply(actions::tags::untag(call, call.read()?).await?, id),
-        "ListTagResources" => reply(actions::tags::list(call, call.read()?)?, id),
+        "CreateVirtualNode" => reply(virtual_nodes::create(call, call.read()?).await?, id),
+        "UpdateVirtualNode" => reply(virtual_nodes::update(call, call.read()?).await?, id),
+        "DescribeVirtualNodes" => reply(virtual_nodes::describe(call, &call.read()?)?, id),
+        "DeleteVirtualNode" => reply(virtual_nodes::delete(call, call.read()?).await?, id),
         unknown => {
             let message =
                 format!("The action {unknown} is not known here, or not in this version.");

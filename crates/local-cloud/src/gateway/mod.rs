@@ -2,7 +2,6 @@
 
 mod api;
 mod authenticate;
-pub(crate) mod faults;
 mod nonces;
 mod private;
 pub(crate) mod refusal;

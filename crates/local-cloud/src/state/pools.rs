@@ -93,6 +93,8 @@ pub(crate) struct Pools {
     pub(crate) zones: BTreeMap<String, Zone>,
     /// In the order of preference.
     pub(crate) v_switches: Vec<VSwitch>,
+    /// Public addresses.
+    pub(crate) eips: Addresses,
 }
 
 impl Pools {
@@ -126,7 +128,17 @@ impl Pools {
                 addresses,
             });
         }
-        Ok(Self { zones, v_switches })
+        let eips = Addresses::parse(&config.public_cidr).ok_or_else(|| {
+            format!(
+                "the range of public addresses is {:?}, which is no range such as 198.18.0.0/16",
+                config.public_cidr
+            )
+        })?;
+        Ok(Self {
+            zones,
+            v_switches,
+            eips,
+        })
     }
 
     pub(crate) fn v_switch(&mut self, id: &str) -> Option<&mut VSwitch> {
@@ -156,16 +168,13 @@ impl Pools {
         }
     }
 
-    pub(crate) fn give_back(
-        &mut self,
-        zone: &str,
-        v_switch: &str,
-        address: Ipv4Addr,
-        vcpu_milli: u32,
-    ) {
+    pub(crate) fn give_back_stock(&mut self, zone: &str, vcpu_milli: u32) {
         if let Some(zone) = self.zones.get_mut(zone) {
             zone.used = zone.used.saturating_sub(u64::from(vcpu_milli));
         }
+    }
+
+    pub(crate) fn give_back_address(&mut self, v_switch: &str, address: Ipv4Addr) {
         if let Some(v_switch) = self.v_switch(v_switch) {
             v_switch.addresses.give_back(address);
         }

@@ -5,8 +5,9 @@ use cloud_api::model::{CreateContainerGroupRequest, GroupStatus};
 use cloud_api::money::Amount;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Most events that a group keeps: the newest ones.
@@ -40,6 +41,39 @@ pub(crate) struct GroupRecord {
     pub(crate) applied_generation: u64,
     /// Whether stock and address are taken.
     pub(crate) holds_resources: bool,
+    /// The machine type, when one was asked for.
+    #[serde(default)]
+    pub(crate) machine: Option<String>,
+    #[serde(default)]
+    pub(crate) spot: Option<SpotRecord>,
+    /// Id and address of its public address.
+    #[serde(default)]
+    pub(crate) eip: Option<(String, Ipv4Addr)>,
+    /// Images that an image cache brought along.
+    #[serde(default)]
+    pub(crate) cached_images: Vec<String>,
+    /// Directories that stand for network shares, by server.
+    #[serde(default)]
+    pub(crate) shares: BTreeMap<String, PathBuf>,
+    /// Containers that the next generation starts anew; all of them when unset.
+    #[serde(default)]
+    pub(crate) renewing: Option<Vec<String>>,
+    /// Ends badly as soon as it runs, because somebody asked for that.
+    #[serde(default)]
+    pub(crate) doomed: bool,
+}
+
+/// The terms of a spot group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SpotRecord {
+    /// The highest price per hour.
+    pub(crate) limit: Option<f64>,
+    /// Until then nobody takes it away.
+    pub(crate) protected_until: Timestamp,
+    /// When it is taken away, once that is decided.
+    pub(crate) release_at: Option<Timestamp>,
+    /// Hundredths of the list price that are paid.
+    pub(crate) discount: i64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -208,13 +242,25 @@ impl GroupRecord {
         );
         let done = self.status == GroupStatus::Succeeded;
         let ready = self.is_ready();
-        let not_ready = if done {
-            "PodCompleted"
-        } else {
-            "ContainersNotReady"
+        let released = self
+            .spot
+            .as_ref()
+            .is_some_and(|spot| spot.release_at.is_some());
+        let not_ready = match self.status {
+            GroupStatus::Succeeded => "PodCompleted",
+            GroupStatus::Expired => "BidFailed",
+            _ => "ContainersNotReady",
         };
         let wanted = [
-            ("ContainerInstanceCreated", created, "Creating"),
+            (
+                "ContainerInstanceCreated",
+                created && !released,
+                if released {
+                    "SpotToBeReleased"
+                } else {
+                    "Creating"
+                },
+            ),
             ("PodScheduled", created, "Creating"),
             (
                 "Initialized",
@@ -286,6 +332,13 @@ pub(crate) mod tests {
             generation: 0,
             applied_generation: 0,
             holds_resources: true,
+            machine: None,
+            spot: None,
+            eip: None,
+            cached_images: Vec::new(),
+            shares: BTreeMap::new(),
+            renewing: None,
+            doomed: false,
         }
     }
 

@@ -212,24 +212,14 @@ impl Life<'_> {
     }
 
     async fn post_start(&self, run: Run<'_>) {
-        let command = &self.spec.lifecycle_post_start_handler_exec;
-        if command.is_empty() {
+        let Err(error) = super::hooks::post_start(self.shared, self.plan, run, LONGEST_HOOK).await
+        else {
             return;
-        }
-        let done = self
-            .shared
-            .backend
-            .exec_sync(self.plan, run, command.clone(), LONGEST_HOOK)
-            .await;
-        let wrong = match done {
-            Ok(output) if output.exit_code == 0 => return,
-            Ok(output) => format!("exit code {}", output.exit_code),
-            Err(error) => error.message,
         };
         self.note(
             true,
             "FailedPostStartHook",
-            format!("Hook of container {}: {wrong}", self.spec.name),
+            format!("Hook of container {}: {error}", self.spec.name),
         );
     }
 

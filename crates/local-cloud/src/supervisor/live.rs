@@ -8,10 +8,15 @@ use cloud_api::model::GroupStatus;
 use futures::future::join_all;
 use std::time::Duration;
 
+/// How long a group may be `Pending` when it says nothing itself.
+const DEFAULT_PENDING_MINUTES: u64 = 240;
+
 /// How a group ended by itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Succeeded,
+    /// Taken away by the cloud.
+    Expired,
     Failed {
         reason: &'static str,
         message: String,
@@ -48,6 +53,66 @@ pub(super) async fn live(shared: &Shared, plan: &GroupPlan) -> Outcome {
             super::teardown::stop_all(shared, plan).await;
             Outcome::failed("DeadlineExceeded", "The container group was active for longer than its deadline allows.")
         }
+        () = pending_for_too_long(shared, plan) => {
+            super::teardown::stop_all(shared, plan).await;
+            Outcome::failed("PendingTimeout", "The container group was pending for longer than it may.")
+        }
+        () = taken_away(shared, plan) => {
+            super::teardown::stop_all(shared, plan).await;
+            Outcome::Expired
+        }
+        () = doom(shared, plan) => {
+            super::teardown::stop_all(shared, plan).await;
+            Outcome::failed("SystemFailure.Reboot", "The instance failed.")
+        }
+    }
+}
+
+/// Ends when the group has been `Pending` for longer than it may.
+async fn pending_for_too_long(shared: &Shared, plan: &GroupPlan) {
+    let minutes = plan
+        .request
+        .max_pending_minute
+        .and_then(|minutes| u64::try_from(minutes).ok())
+        .unwrap_or(DEFAULT_PENDING_MINUTES);
+    let look = || {
+        let state = shared.state();
+        let group = state.groups.get(&plan.id)?;
+        (group.status == GroupStatus::Pending).then_some(group.billed_from)?
+    };
+    let Some(from) = look() else {
+        return std::future::pending().await;
+    };
+    let passed = Duration::try_from(shared.now().duration_since(from)).unwrap_or_default();
+    tokio::time::sleep(Duration::from_secs(minutes * 60).saturating_sub(passed)).await;
+    if look().is_none() {
+        std::future::pending().await
+    }
+}
+
+/// Ends when the cloud takes a spot group away.
+async fn taken_away(shared: &Shared, plan: &GroupPlan) {
+    let release_at = {
+        let state = shared.state();
+        let group = state.groups.get(&plan.id);
+        group.and_then(|group| group.spot.as_ref()?.release_at)
+    };
+    let Some(release_at) = release_at else {
+        return std::future::pending().await;
+    };
+    let left = Duration::try_from(release_at.duration_since(shared.now())).unwrap_or_default();
+    tokio::time::sleep(left).await;
+}
+
+/// Ends at once when the group was marked to fail.
+async fn doom(shared: &Shared, plan: &GroupPlan) {
+    let is_doomed = {
+        let state = shared.state();
+        let group = state.groups.get(&plan.id);
+        group.is_some_and(|group| group.doomed)
+    };
+    if !is_doomed {
+        std::future::pending().await
     }
 }
 

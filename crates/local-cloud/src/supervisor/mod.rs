@@ -6,6 +6,7 @@
 
 mod backoff;
 mod container;
+mod hooks;
 mod live;
 mod probes;
 mod teardown;
@@ -28,6 +29,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: &str) {
     let wanted = Wanted {
         deleting: group.deleting,
         generation: group.generation,
+        prods: 0,
     };
     let (sender, receiver) = watch::channel(wanted);
     state.wanted.insert(id.to_owned(), sender);
@@ -90,16 +92,24 @@ impl Supervisor {
         }
     }
 
-    /// Carries a restart or an update out: everything stops, and starts from the record with new runs.
+    /// Carries a restart or an update out: what it concerns stops, and starts from the record with new runs; the
+    /// other containers go on running.
     async fn renew(&self, plan: &GroupPlan, group: &GroupRecord) {
-        teardown::stop_all(&self.shared, plan).await;
-        self.shared.change(&self.id, |record, _| {
+        let concerns = |name: &str| {
+            let renewing = group.renewing.as_ref();
+            renewing.is_none_or(|names| names.iter().any(|known| known == name))
+        };
+        teardown::stop_some(&self.shared, plan, &concerns).await;
+        self.shared.change(&self.id, |record, now| {
             record.applied_generation = group.generation;
+            let mut concerned = false;
             for container in record
                 .containers
                 .iter_mut()
                 .chain(&mut record.init_containers)
+                .filter(|container| concerns(&container.name))
             {
+                concerned = true;
                 let before = std::mem::take(&mut container.state);
                 if !matches!(before, RunState::Waiting { .. }) {
                     container.previous = Some(before);
@@ -107,6 +117,10 @@ impl Supervisor {
                 }
                 container.attempt += 1;
                 container.ready = false;
+            }
+            let all_run = record.containers.iter().all(|one| one.state.is_running());
+            if !concerned && all_run {
+                record.set_status(GroupStatus::Running, now);
             }
         });
     }
@@ -118,6 +132,11 @@ impl Supervisor {
             }
             match outcome {
                 Outcome::Succeeded => record.set_status(GroupStatus::Succeeded, now),
+                Outcome::Expired => {
+                    let message = "The spot instance was released.";
+                    record.note(true, "BidFailed", message, now);
+                    record.set_status(GroupStatus::Expired, now);
+                }
                 Outcome::Failed { reason, message } => {
                     record.note(true, reason, message.clone(), now);
                     record.set_status(GroupStatus::Failed, now);

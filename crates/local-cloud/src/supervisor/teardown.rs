@@ -1,10 +1,11 @@
 //! Stopping and removing: everything is tried, nothing is left because something else failed.
 
 use super::backoff::Backoff;
-use crate::backend::{BackendError, GroupPlan, Run};
+use super::hooks;
+use crate::backend::{GroupPlan, Run};
 use crate::shared::Shared;
 use cloud_api::model::GroupStatus;
-use cloud_api::model::create::{ContainerSpec, HttpGetAction, ProbeSpec};
+use cloud_api::model::create::ContainerSpec;
 use futures::future::join_all;
 use std::time::Duration;
 
@@ -19,6 +20,15 @@ pub(super) fn grace(shared: &Shared, plan: &GroupPlan) -> Duration {
 
 /// Stops what runs, side by side.
 pub(super) async fn stop_all(shared: &Shared, plan: &GroupPlan) {
+    stop_some(shared, plan, &|_| true).await;
+}
+
+/// Stops those of the running containers that are concerned, side by side.
+pub(super) async fn stop_some(
+    shared: &Shared,
+    plan: &GroupPlan,
+    concerns: &(dyn Fn(&str) -> bool + Sync),
+) {
     let running: Vec<(&ContainerSpec, u32)> = {
         let state = shared.state();
         let Some(group) = state.groups.get(&plan.id) else {
@@ -31,7 +41,7 @@ pub(super) async fn stop_all(shared: &Shared, plan: &GroupPlan) {
             .chain(&plan.request.init_container);
         specs
             .filter_map(|spec| Some((spec, group.container(&spec.name)?)))
-            .filter(|(_, container)| container.state.is_running())
+            .filter(|(spec, container)| container.state.is_running() && concerns(&spec.name))
             .map(|(spec, container)| (spec, container.attempt))
             .collect()
     };
@@ -52,7 +62,7 @@ async fn stop(shared: &Shared, plan: &GroupPlan, run: Run<'_>) {
     let grace = grace(shared, plan);
     let asked = tokio::time::Instant::now();
     if !grace.is_zero()
-        && let Err(error) = pre_stop(shared, plan, run, grace).await
+        && let Err(error) = hooks::pre_stop(shared, plan, run, grace).await
     {
         shared.change(&plan.id, |group, now| {
             group.note(
@@ -72,41 +82,6 @@ async fn stop(shared: &Shared, plan: &GroupPlan, run: Run<'_>) {
     }
 }
 
-/// The container's hook, by command or by HTTP, within the grace period.
-async fn pre_stop(
-    shared: &Shared,
-    plan: &GroupPlan,
-    run: Run<'_>,
-    grace: Duration,
-) -> Result<(), BackendError> {
-    let command = &run.container.lifecycle_pre_stop_handler_exec;
-    if !command.is_empty() {
-        shared
-            .backend
-            .exec_sync(plan, run, command.clone(), grace)
-            .await?;
-    }
-    if let Some(port) = run.container.lifecycle_pre_stop_handler_http_get_port {
-        let path = run
-            .container
-            .lifecycle_pre_stop_handler_http_get_path
-            .clone();
-        let get = HttpGetAction {
-            path,
-            port,
-            scheme: None,
-        };
-        let asked = ProbeSpec {
-            http_get: Some(get),
-            ..Default::default()
-        };
-        let answer = tokio::time::timeout(grace, shared.backend.probe(plan, run, &asked)).await;
-        answer
-            .unwrap_or_else(|_| Err(BackendError::new("FailedPreStopHook", "no answer in time")))?;
-    }
-    Ok(())
-}
-
 /// Gives back what an ended group still holds; its record and logs stay.
 pub(super) async fn end(shared: &Shared, plan: &GroupPlan) {
     let mut backoff = Backoff::new(Duration::from_secs(1), 1);
@@ -114,7 +89,8 @@ pub(super) async fn end(shared: &Shared, plan: &GroupPlan) {
         tracing::warn!(group = %plan.id, %error, "group cannot be ended, trying again");
         tokio::time::sleep(backoff.next(Duration::ZERO)).await;
     }
-    shared.state().release(&plan.id);
+    let now = shared.now();
+    shared.state().release(&plan.id, now);
     shared.wake();
 }
 

@@ -4,11 +4,15 @@
 
 mod actions;
 mod admission;
+mod caches;
 mod durability;
 mod exec;
+mod faults;
 mod gateway;
 mod lifecycle;
 mod real;
 mod scale;
 mod sdk;
 mod support;
+mod tasks;
+mod terms;

@@ -376,6 +376,19 @@ impl GroupBackend for RealBackend {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
+    async fn commit(
+        &self,
+        _plan: &GroupPlan,
+        run: Run<'_>,
+        _reference: &str,
+    ) -> Result<(), BackendError> {
+        let message = format!(
+            "what container {} has written cannot be made an image here",
+            run.container.name
+        );
+        Err(BackendError::new("CommitNotSupported", message))
+    }
+
     async fn usage(&self, plan: &GroupPlan) -> Result<Vec<ContainerUsage>, BackendError> {
         let usage = self
             .config

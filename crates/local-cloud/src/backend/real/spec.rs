@@ -27,6 +27,7 @@ pub(super) fn sandbox(
     let sysctls = request
         .security_context
         .iter()
+        .chain(&request.host_security_context)
         .flat_map(|context| &context.sysctl);
     SandboxSpec {
         id: plan.id.clone(),
@@ -214,6 +215,8 @@ mod tests {
                 memory_mib: 4_096,
             },
             zone: "z".to_owned(),
+            cached_images: Vec::new(),
+            shares: Default::default(),
         }
     }
 

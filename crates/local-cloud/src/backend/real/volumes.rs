@@ -6,9 +6,11 @@
 use crate::backend::{BackendError, GroupPlan};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cloud_api::model::create::{ConfigFileVolumeSpec, ContainerSpec, VolumeMount, VolumeSpec};
+use cloud_api::model::create::{
+    ConfigFileVolumeSpec, ContainerSpec, NfsVolumeSpec, VolumeMount, VolumeSpec,
+};
 use local_runtime::Mount;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
@@ -61,6 +63,10 @@ pub(super) async fn make(directory: &Path, plan: &GroupPlan) -> Result<(), Backe
 }
 
 fn make_volume(path: &Path, volume: &VolumeSpec) -> Result<(), BackendError> {
+    if volume.nfs_volume.is_some() {
+        // The share is there already, elsewhere.
+        return Ok(());
+    }
     let make = || -> io::Result<()> {
         fs::create_dir_all(path)?;
         if volume.volume_type == "EmptyDirVolume" {
@@ -102,6 +108,7 @@ pub(super) async fn mounts(
 ) -> Result<Vec<Mount>, BackendError> {
     let volumes = directory.join("volumes");
     let (request, wanted) = (plan.request.clone(), container.volume_mount.clone());
+    let shares = plan.shares.clone();
     let users = |name: &str| {
         let all = plan
             .request
@@ -129,6 +136,9 @@ pub(super) async fn mounts(
             .iter()
             .filter_map(|mount| Some((mount, find(mount)?)))
             .map(|(mount, volume)| {
+                if let Some(share) = &volume.nfs_volume {
+                    return share_mount(share, mount, &shares);
+                }
                 one_mount(
                     &volumes.join(&volume.name),
                     mount,
@@ -174,6 +184,33 @@ fn one_mount(
         target: mount.mount_path.clone(),
         read_only: mount.read_only.unwrap_or_default() || is_config,
         tmpfs_size,
+    })
+}
+
+/// A part of a network share. What is asked for below its top has to be there, as with a real server.
+fn share_mount(
+    share: &NfsVolumeSpec,
+    mount: &VolumeMount,
+    shares: &BTreeMap<String, PathBuf>,
+) -> Result<Mount, BackendError> {
+    let unknown = || {
+        let message = format!("no file system has the mount target {}", share.server);
+        BackendError::new("FailedMount", message)
+    };
+    let top = shares.get(&share.server).ok_or_else(unknown)?;
+    let exported = match share.path.trim_matches('/') {
+        "" => top.clone(),
+        path => inside(top, path, false)?,
+    };
+    let source = match mount.sub_path.as_deref().unwrap_or_default() {
+        "" => exported,
+        sub_path => inside(&exported, sub_path, true)?,
+    };
+    Ok(Mount {
+        source,
+        target: mount.mount_path.clone(),
+        read_only: mount.read_only.unwrap_or_default() || share.read_only.unwrap_or_default(),
+        tmpfs_size: None,
     })
 }
 
@@ -334,6 +371,8 @@ mod tests {
             address: std::net::Ipv4Addr::new(10, 4, 1, 2),
             size: cloud_api::catalog::DEFAULT_SIZE,
             zone: "z".to_owned(),
+            cached_images: Vec::new(),
+            shares: Default::default(),
         }
     }
 
@@ -400,6 +439,40 @@ mod tests {
             .unwrap_err();
         assert!(error.message.contains("leads out"), "{error}");
         assert!(!Path::new("/deeper").exists());
+    }
+
+    #[tokio::test]
+    async fn a_share_is_mounted_below_its_top_and_no_link_leads_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let share = |path: &str| VolumeSpec {
+            name: "scratch".to_owned(),
+            volume_type: "NFSVolume".to_owned(),
+            nfs_volume: Some(NfsVolumeSpec {
+                server: "s".to_owned(),
+                path: path.to_owned(),
+                read_only: Some(true),
+            }),
+            ..Default::default()
+        };
+        let top = directory.path().join("nas");
+        fs::create_dir_all(top.join("in")).unwrap();
+        symlink("/", top.join("out")).unwrap();
+        let mounted = async |path: &str| {
+            let mut plan = plan(vec![share(path)], vec![mount("scratch", None)]);
+            plan.shares.insert("s".to_owned(), top.clone());
+            mounts(directory.path(), &plan, &plan.request.container[0]).await
+        };
+        let made = mounted("/in").await.unwrap();
+        assert!(made[0].read_only && made[0].source.ends_with("nas/in"));
+        assert_eq!(mounted("/").await.unwrap()[0].source, top);
+        assert!(mounted("/missing").await.is_err());
+        assert!(
+            mounted("/out")
+                .await
+                .unwrap_err()
+                .message
+                .contains("leads out")
+        );
     }
 
     #[test]
