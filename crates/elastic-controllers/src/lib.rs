@@ -4,9 +4,16 @@
 //! cluster; a `kube` client is all they get.
 
 pub mod admission;
+mod burst;
 mod definition;
 pub mod elastic_workload;
+mod routing;
 
-pub use admission::{AdmissionIdentity, WebhookAddress, register_admission, serve_admission};
+pub use admission::{
+    AdmissionConfig, AdmissionIdentity, IdentityFiles, WebhookAddress, register_admission,
+    run_admission,
+};
+pub use burst::run_burst;
 pub use definition::{DefinitionError, install_definitions};
 pub use elastic_workload::{ElasticWorkloadConfig, run_elastic_workload};
+pub use routing::{RoutingView, follow_routing};

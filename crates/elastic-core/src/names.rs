@@ -16,6 +16,15 @@ pub const LEGACY_NAMESPACE_VALUE: &str = "enabled";
 /// Value that switches the boolean labels on.
 pub const TRUE: &str = "true";
 
+/// Pod annotation that says whether a pod may overflow to the cloud.
+pub const BURST_RESOURCE: &str = "alibabacloud.com/burst-resource";
+/// Value of [`BURST_RESOURCE`]: own nodes first.
+pub const BURST_ECI: &str = "eci";
+/// Value of [`BURST_RESOURCE`]: the cloud only.
+pub const BURST_ECI_ONLY: &str = "eci_only";
+/// Annotation that cannot be combined with [`BURST_RESOURCE`].
+pub const FLUID_SIDECAR_TARGET: &str = "alibabacloud.com/fluid-sidecar-target";
+
 /// Node label key that tells virtual nodes from workers.
 pub const NODE_TYPE_LABEL: &str = "type";
 /// Value of [`NODE_TYPE_LABEL`] on virtual nodes.

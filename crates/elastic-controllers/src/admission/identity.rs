@@ -1,13 +1,23 @@
-//! The certificate the webhook shows. On a cluster that issues none, it makes its own authority.
+//! The certificate the webhook shows. On a cluster that issues none, it makes its own authority; where a Secret is mounted,
+//! its files are read again and again, so that a rotated certificate is shown without a restart.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rcgen::KeyUsagePurpose;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair,
 };
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks at the files.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Certificate, key and the authority that vouches for them, as PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AdmissionIdentity {
     /// What goes into `caBundle`.
     pub authority_pem: String,
@@ -58,5 +68,63 @@ impl AdmissionIdentity {
             certificate_pem: certificate.pem(),
             private_key_pem: key.serialize_pem(),
         })
+    }
+}
+
+/// Where certificate, key and authority lie as PEM, usually a mounted Secret of type `kubernetes.io/tls`.
+#[derive(Clone, Debug)]
+pub struct IdentityFiles {
+    /// `ca.crt`.
+    pub authority: PathBuf,
+    /// `tls.crt`.
+    pub certificate: PathBuf,
+    /// `tls.key`.
+    pub private_key: PathBuf,
+}
+
+impl IdentityFiles {
+    /// The files of a mounted Secret of type `kubernetes.io/tls`.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            authority: directory.join("ca.crt"),
+            certificate: directory.join("tls.crt"),
+            private_key: directory.join("tls.key"),
+        }
+    }
+
+    /// Reads all three.
+    pub async fn load(&self) -> io::Result<AdmissionIdentity> {
+        Ok(AdmissionIdentity {
+            authority_pem: tokio::fs::read_to_string(&self.authority).await?,
+            certificate_pem: tokio::fs::read_to_string(&self.certificate).await?,
+            private_key_pem: tokio::fs::read_to_string(&self.private_key).await?,
+        })
+    }
+
+    /// Sends every new content until `shutdown`. Files that cannot be read leave the last good content in force.
+    pub async fn follow(
+        self,
+        sender: watch::Sender<AdmissionIdentity>,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            match self.load().await {
+                Ok(identity) => {
+                    sender.send_if_modified(|known| {
+                        let changed = *known != identity;
+                        *known = identity;
+                        changed
+                    });
+                }
+                Err(error) => tracing::warn!(
+                    certificate = %self.certificate.display(), %error,
+                    "webhook certificate could not be read again, the last one stays in use"
+                ),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
     }
 }

@@ -2,18 +2,20 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use elastic_core::eci_profile::{EciProfile, PROFILE_NAMESPACE, Policy};
 use elastic_core::names::{
-    ECI_LABEL, LEGACY_ECI_LABEL, LEGACY_NAMESPACE_LABEL, LEGACY_NAMESPACE_VALUE, TRUE, UNIT_LABEL,
-    WEBHOOK_NAME,
+    BURST_RESOURCE, ECI_LABEL, LEGACY_ECI_LABEL, LEGACY_NAMESPACE_LABEL, LEGACY_NAMESPACE_VALUE,
+    TRUE, UNIT_LABEL, WEBHOOK_NAME,
 };
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{NAMESPACE_PATH, POD_PATH};
+use super::{BURST_PATH, NAMESPACE_PATH, POD_PATH, SELECTOR_PATH};
 
-const TIMEOUT_SECONDS: i32 = 5;
+/// A webhook that hangs delays a pod by this much at most, once for each entry that concerns it.
+const TIMEOUT_SECONDS: i32 = 2;
 const MAX_ATTEMPTS: usize = 5;
 
 /// Where the API server reaches the webhook.
@@ -37,14 +39,16 @@ pub enum WebhookAddress {
 #[error("register webhook configuration {WEBHOOK_NAME}")]
 pub struct RegistrationError(#[source] Box<kube::Error>);
 
-/// Writes the MutatingWebhookConfiguration. Calling it again changes nothing.
+/// Writes the MutatingWebhookConfiguration with an entry for each label and each rule of the profile. Calling it again
+/// changes nothing.
 pub async fn register_admission(
     client: &Client,
     address: &WebhookAddress,
     authority_pem: &str,
+    profile: &EciProfile,
 ) -> Result<(), RegistrationError> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let wanted = configuration(address, authority_pem);
+    let wanted = configuration(address, authority_pem, profile);
     for attempt in 1.. {
         match put(&api, &wanted).await {
             Ok(()) => break,
@@ -69,8 +73,12 @@ async fn put(
         .map(drop)
 }
 
-/// The selectors mirror `elastic_core::routing::route`; labels are alternatives, so each has a webhook of its own.
-fn configuration(address: &WebhookAddress, authority_pem: &str) -> MutatingWebhookConfiguration {
+/// The selectors mirror `elastic_core::routing::place`; they are alternatives, so each has a webhook of its own.
+fn configuration(
+    address: &WebhookAddress,
+    authority_pem: &str,
+    profile: &EciProfile,
+) -> MutatingWebhookConfiguration {
     // Unit Deployments are routed when they are derived; asking for each of their pods again would only cost time.
     let not_a_unit = json!({"key": UNIT_LABEL, "operator": "DoesNotExist"});
     let not_opted_out = json!({"key": ECI_LABEL, "operator": "NotIn", "values": ["false", TRUE]});
@@ -89,16 +97,62 @@ fn configuration(address: &WebhookAddress, authority_pem: &str) -> MutatingWebho
             json!({"matchExpressions": [not_opted_out]}),
         )
     };
-    serde_json::from_value(json!({
-        "metadata": {"name": WEBHOOK_NAME},
-        "webhooks": [
-            by_pod("pod.eci.alibabacloud.com", ECI_LABEL),
-            by_pod("legacy-pod.eci.alibabacloud.com", LEGACY_ECI_LABEL),
-            by_namespace("namespace.eci.alibabacloud.com", ECI_LABEL, TRUE),
-            by_namespace("legacy-namespace.eci.alibabacloud.com", LEGACY_NAMESPACE_LABEL, LEGACY_NAMESPACE_VALUE),
-        ]
-    }))
-    .expect("the literal above has the shape of a MutatingWebhookConfiguration, which a test holds")
+    let mut webhooks = vec![
+        by_pod("pod.eci.alibabacloud.com", ECI_LABEL),
+        by_pod("legacy-pod.eci.alibabacloud.com", LEGACY_ECI_LABEL),
+        by_namespace("namespace.eci.alibabacloud.com", ECI_LABEL, TRUE),
+        by_namespace(
+            "legacy-namespace.eci.alibabacloud.com",
+            LEGACY_NAMESPACE_LABEL,
+            LEGACY_NAMESPACE_VALUE,
+        ),
+        by_annotation(address, authority_pem, &not_a_unit),
+    ];
+    for (index, selector) in profile.selectors.iter().enumerate() {
+        let at_creation = matches!(selector.policy, Policy::VirtualNodeOnly | Policy::Fair);
+        if !selector.routes() || !at_creation {
+            continue;
+        }
+        let mut objects = json!(selector.object_selector.clone().unwrap_or_default());
+        match objects["matchExpressions"].as_array_mut() {
+            Some(all) => all.extend([not_opted_out.clone(), not_a_unit.clone()]),
+            None => objects["matchExpressions"] = json!([not_opted_out, not_a_unit]),
+        }
+        webhooks.push(webhook(
+            &format!("selector-{index}.eci-profile.alibabacloud.com"),
+            address,
+            SELECTOR_PATH,
+            authority_pem,
+            json!(selector.namespace_selector.clone().unwrap_or_default()),
+            objects,
+        ));
+    }
+    serde_json::from_value(json!({"metadata": {"name": WEBHOOK_NAME}, "webhooks": webhooks}))
+        .expect(
+            "the literal above has the shape of a MutatingWebhookConfiguration, which a test holds",
+        )
+}
+
+/// Annotations cannot be selected by label, so the API server is given a condition; one that knows no conditions asks for
+/// every pod, which costs time and does no harm. The cluster's own namespace is left out.
+fn by_annotation(address: &WebhookAddress, authority_pem: &str, not_a_unit: &Value) -> Value {
+    let namespaces = json!({"matchExpressions": [
+        {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [PROFILE_NAMESPACE]}]});
+    let objects = json!({"matchExpressions": [not_a_unit]});
+    let name = "burst-resource.eci.alibabacloud.com";
+    let mut webhook = webhook(
+        name,
+        address,
+        BURST_PATH,
+        authority_pem,
+        namespaces,
+        objects,
+    );
+    let expression = format!(
+        "has(object.metadata.annotations) && '{BURST_RESOURCE}' in object.metadata.annotations"
+    );
+    webhook["matchConditions"] = json!([{"name": "has-burst-resource", "expression": expression}]);
+    webhook
 }
 
 fn webhook(
@@ -147,10 +201,11 @@ mod tests {
         let configuration = configuration(
             &WebhookAddress::Url("https://127.0.0.1:9443/".into()),
             "PEM",
+            &EciProfile::default(),
         );
         assert_eq!(configuration.name_any(), "vk-webhook");
         let webhooks = configuration.webhooks.unwrap();
-        assert_eq!(webhooks.len(), 4);
+        assert_eq!(webhooks.len(), 5);
         assert!(
             webhooks
                 .iter()
@@ -171,13 +226,40 @@ mod tests {
     }
 
     #[test]
+    fn each_rule_that_acts_at_creation_has_a_webhook_with_its_selectors() {
+        let selectors = r#"[
+            {"name": "effect-only", "effect": {"labels": {"a": "b"}}},
+            {"name": "prefer", "objectSelector": {"matchLabels": {"lane": "p"}}, "policy": "normalNodePrefer"},
+            {"name": "only", "namespaceSelector": {"matchLabels": {"burst": "on"}},
+             "objectSelector": {"matchExpressions": [{"key": "tier", "operator": "Exists"}]}}
+        ]"#;
+        let data = [("selectors".to_owned(), selectors.to_owned())].into();
+        let profile = EciProfile::parse(&data).unwrap();
+        let address = WebhookAddress::Url("https://127.0.0.1:9443".into());
+        let webhooks = configuration(&address, "PEM", &profile).webhooks.unwrap();
+        assert_eq!(webhooks.len(), 6);
+        let rule = &webhooks[5];
+        assert_eq!(rule.name, "selector-2.eci-profile.alibabacloud.com");
+        assert_eq!(rule.timeout_seconds, Some(2));
+        let labels = rule
+            .namespace_selector
+            .as_ref()
+            .unwrap()
+            .match_labels
+            .as_ref();
+        assert_eq!(labels.unwrap()["burst"], "on");
+        let objects = rule.object_selector.as_ref().unwrap();
+        assert_eq!(objects.match_expressions.as_ref().unwrap().len(), 3);
+    }
+
+    #[test]
     fn a_service_address_names_the_service() {
         let address = WebhookAddress::Service {
             namespace: "kube-system".into(),
             name: "vk-webhook".into(),
             port: 443,
         };
-        let configuration = configuration(&address, "PEM");
+        let configuration = configuration(&address, "PEM", &EciProfile::default());
         let service = configuration.webhooks.unwrap()[0]
             .client_config
             .service

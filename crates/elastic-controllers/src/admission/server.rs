@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use elastic_core::routing::Route;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -16,12 +15,14 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{AdmissionIdentity, NAMESPACE_PATH, POD_PATH, review};
+use super::review::{self, Asked};
+use super::{AdmissionIdentity, BURST_PATH, NAMESPACE_PATH, POD_PATH, SELECTOR_PATH};
+use crate::routing::RoutingView;
 
 /// A pod is at most 1.5 MiB in etcd; a review holds little more than one.
 const MAX_BODY_BYTES: usize = 3 << 20;
@@ -42,13 +43,15 @@ pub enum AdmissionError {
     Tls(#[source] rustls::Error),
 }
 
-/// Serves reviews until `shutdown`; requests under way are finished.
-pub async fn serve_admission(
+/// Serves reviews until `shutdown`; requests under way are finished. A new identity is shown to new connections; one that
+/// cannot be used is told in the log, and the last good one stays in use.
+pub(super) async fn serve(
     listener: TcpListener,
-    identity: &AdmissionIdentity,
+    mut identity: watch::Receiver<AdmissionIdentity>,
+    view: RoutingView,
     shutdown: CancellationToken,
 ) -> Result<(), AdmissionError> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls(identity)?));
+    let mut acceptor = TlsAcceptor::from(Arc::new(tls(&identity.borrow_and_update())?));
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -58,6 +61,13 @@ pub async fn serve_admission(
         };
         let stream = tokio::select! {
             () = shutdown.cancelled() => break,
+            Ok(()) = identity.changed() => {
+                match tls(&identity.borrow_and_update()) {
+                    Ok(config) => acceptor = TlsAcceptor::from(Arc::new(config)),
+                    Err(error) => tracing::warn!(%error, "new webhook certificate cannot be used, the last one stays in use"),
+                }
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -67,9 +77,9 @@ pub async fn serve_admission(
                 }
             },
         };
-        let (acceptor, shutdown) = (acceptor.clone(), shutdown.clone());
+        let (acceptor, view, shutdown) = (acceptor.clone(), view.clone(), shutdown.clone());
         connections.spawn(async move {
-            serve_connection(stream, acceptor, shutdown).await;
+            serve_connection(stream, acceptor, view, shutdown).await;
             drop(place);
         });
     }
@@ -95,14 +105,22 @@ fn tls(identity: &AdmissionIdentity) -> Result<ServerConfig, AdmissionError> {
     Ok(config)
 }
 
-async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    view: RoutingView,
+    shutdown: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     let Ok(Ok(stream)) = handshake.await else {
         return;
     };
     let builder = auto::Builder::new(TokioExecutor::new());
-    let connection = builder.serve_connection(TokioIo::new(stream), service_fn(handle));
+    let connection = builder.serve_connection(
+        TokioIo::new(stream),
+        service_fn(|request| handle(request, view.clone())),
+    );
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -116,10 +134,15 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, shutdown: Ca
     }
 }
 
-async fn handle(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let route = match (request.method(), request.uri().path()) {
-        (&Method::POST, POD_PATH) => Route::PodLabel,
-        (&Method::POST, NAMESPACE_PATH) => Route::NamespaceLabel,
+async fn handle(
+    request: Request<Incoming>,
+    view: RoutingView,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let asked = match (request.method(), request.uri().path()) {
+        (&Method::POST, POD_PATH) => Asked::PodLabel,
+        (&Method::POST, NAMESPACE_PATH) => Asked::NamespaceLabel,
+        (&Method::POST, BURST_PATH) => Asked::BurstAnnotation,
+        (&Method::POST, SELECTOR_PATH) => Asked::Selector,
         (&Method::GET, "/healthz") => return Ok(text(StatusCode::OK, "ok".to_owned())),
         _ => return Ok(text(StatusCode::NOT_FOUND, "no such path".to_owned())),
     };
@@ -135,17 +158,20 @@ async fn handle(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
             ));
         }
     };
-    Ok(match review::answer(&body, route) {
-        Ok(answer) => {
-            let mut response = Response::new(Full::from(answer.to_string()));
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                header::HeaderValue::from_static("application/json"),
-            );
-            response
-        }
-        Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
-    })
+    let namespace = |name: &str| view.namespace_labels(name);
+    Ok(
+        match review::answer(&body, asked, namespace, &view.profile()) {
+            Ok(answer) => {
+                let mut response = Response::new(Full::from(answer.to_string()));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    header::HeaderValue::from_static("application/json"),
+                );
+                response
+            }
+            Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
+        },
+    )
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -1,10 +1,14 @@
 //! The elastic parts on a local cluster: exactly what they would be given on any other one.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Context;
 use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
-use elastic_controllers::{AdmissionIdentity, ElasticWorkloadConfig, WebhookAddress};
+use elastic_controllers::{
+    AdmissionConfig, AdmissionIdentity, ElasticWorkloadConfig, WebhookAddress,
+};
+use elastic_core::eci_profile::EciProfile;
 use elastic_metrics::{MetricsConfig, MetricsTls};
 use elastic_node::{ClusterSettings, NodeEndpoint, VSwitch, VirtualNodeConfig};
 use kubelet_api::ServerTls;
@@ -29,7 +33,7 @@ pub async fn start(
     elastic_controllers::install_definitions(&client)
         .await
         .context("install the elastic kinds")?;
-    start_admission(&client, shutdown, tasks).await?;
+    start_routing(&client, shutdown, tasks).await?;
     let controller = elastic_controllers::run_elastic_workload(
         client.clone(),
         ElasticWorkloadConfig::default(),
@@ -60,11 +64,19 @@ fn eci_client(cloud: &CloudStatus) -> anyhow::Result<EciClient> {
         .context("set up the cloud's client")
 }
 
-async fn start_admission(
+async fn start_routing(
     client: &kube::Client,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
+    let (view, following) =
+        elastic_controllers::follow_routing(client.clone(), BTreeMap::new(), shutdown.clone());
+    tasks.spawn(following);
+    tasks.spawn(elastic_controllers::run_burst(
+        client.clone(),
+        view.clone(),
+        shutdown.clone(),
+    ));
     // Outside the cluster's network: the API server calls a webhook's URL from the host.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
@@ -76,13 +88,23 @@ async fn start_admission(
     let identity = AdmissionIdentity::generate(&["127.0.0.1".to_string()])
         .context("issue the webhook's certificate")?;
     let address = WebhookAddress::Url(format!("https://127.0.0.1:{port}"));
-    elastic_controllers::register_admission(client, &address, &identity.authority_pem)
-        .await
-        .context("register the webhook")?;
-    let shutdown = shutdown.clone();
-    spawn(tasks, "admission webhook", async move {
-        elastic_controllers::serve_admission(listener, &identity, shutdown).await
-    });
+    // Registered before anything is answered, so that the first pods are routed already.
+    elastic_controllers::register_admission(
+        client,
+        &address,
+        &identity.authority_pem,
+        &EciProfile::default(),
+    )
+    .await
+    .context("register the webhook")?;
+    let config = AdmissionConfig {
+        listener,
+        address,
+        identity: tokio::sync::watch::channel(identity).1,
+    };
+    let serving =
+        elastic_controllers::run_admission(client.clone(), config, view, shutdown.clone());
+    spawn(tasks, "admission webhook", serving);
     Ok(())
 }
 
