@@ -8,8 +8,8 @@ use elastic_core::names::{
     TRUE, UNIT_LABEL, WEBHOOK_NAME,
 };
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::Client;
 use kube::api::{Api, PostParams};
-use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{BURST_PATH, NAMESPACE_PATH, POD_PATH, SELECTOR_PATH};
@@ -66,8 +66,13 @@ async fn put(
     let Some(existing) = api.get_opt(WEBHOOK_NAME).await? else {
         return api.create(&PostParams::default(), wanted).await.map(drop);
     };
-    let mut next = wanted.clone();
-    next.metadata.resource_version = existing.resource_version();
+    // Labels and annotations belong to whoever installed the object; the entries are ours.
+    let mut next = existing.clone();
+    next.webhooks.clone_from(&wanted.webhooks);
+    next.metadata.managed_fields = None;
+    if next.webhooks == existing.webhooks {
+        return Ok(());
+    }
     api.replace(WEBHOOK_NAME, &PostParams::default(), &next)
         .await
         .map(drop)
@@ -194,6 +199,8 @@ fn webhook(
 
 #[cfg(test)]
 mod tests {
+    use kube::ResourceExt;
+
     use super::*;
 
     #[test]

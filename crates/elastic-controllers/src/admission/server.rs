@@ -61,13 +61,6 @@ pub(super) async fn serve(
         };
         let stream = tokio::select! {
             () = shutdown.cancelled() => break,
-            Ok(()) = identity.changed() => {
-                match tls(&identity.borrow_and_update()) {
-                    Ok(config) => acceptor = TlsAcceptor::from(Arc::new(config)),
-                    Err(error) => tracing::warn!(%error, "new webhook certificate cannot be used, the last one stays in use"),
-                }
-                continue;
-            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -77,6 +70,15 @@ pub(super) async fn serve(
                 }
             },
         };
+        if identity.has_changed().unwrap_or(false) {
+            match tls(&identity.borrow_and_update()) {
+                Ok(config) => acceptor = TlsAcceptor::from(Arc::new(config)),
+                Err(error) => tracing::warn!(
+                    %error,
+                    "new webhook certificate cannot be used, the last one stays in use"
+                ),
+            }
+        }
         let (acceptor, view, shutdown) = (acceptor.clone(), view.clone(), shutdown.clone());
         connections.spawn(async move {
             serve_connection(stream, acceptor, view, shutdown).await;

@@ -7,19 +7,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use elastic_controllers::{AdmissionIdentity, WebhookAddress, register_admission, serve_admission};
+use elastic_controllers::{
+    AdmissionConfig, AdmissionIdentity, WebhookAddress, follow_routing, run_admission, run_burst,
+};
 use jiff::{SignedDuration, Timestamp, Zoned};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SigningKey,
 };
-use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use x509_parser::pem::parse_x509_pem;
@@ -33,7 +34,7 @@ const AUTHORITY_DAYS: i64 = 3650;
 /// Certificates hold from a little earlier, for clocks that lag.
 const EARLIER: SignedDuration = SignedDuration::from_hours(24);
 const HOUR: i64 = 3600;
-/// Between looks at the Secret and the registration.
+/// Between looks at the Secret.
 const LOOK: Duration = Duration::from_secs(30);
 /// After a failed look.
 const RETRY: Duration = Duration::from_secs(2);
@@ -51,7 +52,7 @@ pub struct WebhookServing {
     pub address: WebhookAddress,
 }
 
-/// The certificate could not be made, kept or registered.
+/// The certificate could not be made or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     /// Making it.
@@ -60,12 +61,6 @@ pub enum WebhookError {
     /// Keeping it.
     #[error("keep the webhook's certificate in Secret {NAMESPACE}/{WEBHOOK_SECRET}")]
     Secret(#[source] Box<kube::Error>),
-    /// Telling the API server.
-    #[error("put the authority into webhook configuration {WEBHOOK}")]
-    Bundle(#[source] Box<kube::Error>),
-    /// Telling the API server where to call.
-    #[error(transparent)]
-    Register(#[from] elastic_controllers::admission::RegistrationError),
     /// The socket.
     #[error("share the webhook's listener")]
     Listener(#[source] std::io::Error),
@@ -80,11 +75,12 @@ struct Keys {
     authority_key: String,
 }
 
-/// Serves reviews until `shutdown`, with a fresh certificate whenever there is one.
+/// Serves reviews until `shutdown`, with a fresh certificate whenever there is one. The registration is kept as the
+/// certificate and the rules of `eci-profile` want it.
 pub(super) async fn serve(client: Client, serving: WebhookServing, shutdown: CancellationToken) {
     let names = names(&serving.address);
     let running = TaskTracker::new();
-    let mut current: Option<(Keys, CancellationToken)> = None;
+    let mut current = None;
     loop {
         let looked = look(&client, &serving, &names, &mut current, &running, &shutdown);
         let pause = match looked.await {
@@ -108,90 +104,50 @@ async fn look(
     client: &Client,
     serving: &WebhookServing,
     names: &[String],
-    current: &mut Option<(Keys, CancellationToken)>,
+    current: &mut Option<watch::Sender<AdmissionIdentity>>,
     running: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<(), WebhookError> {
     let keys = keys(client, names, Timestamp::now()).await?;
-    if current.as_ref().is_none_or(|(known, _)| *known != keys) {
-        let listener = serving
-            .listener
-            .try_clone()
-            .and_then(TcpListener::from_std)
-            .map_err(WebhookError::Listener)?;
-        let identity = AdmissionIdentity {
-            authority_pem: keys.authority.clone(),
-            certificate_pem: keys.certificate.clone(),
-            private_key_pem: keys.key.clone(),
-        };
-        let stop = shutdown.child_token();
-        let until = stop.clone();
-        running.spawn(async move {
-            if let Err(error) = serve_admission(listener, &identity, until).await {
-                tracing::error!(%error, "webhook cannot be served");
+    let identity = AdmissionIdentity {
+        authority_pem: keys.authority,
+        certificate_pem: keys.certificate,
+        private_key_pem: keys.key,
+    };
+    if let Some(shown) = current {
+        shown.send_if_modified(|known| {
+            let changed = *known != identity;
+            if changed {
+                tracing::info!("webhook shows its new certificate");
+                *known = identity;
             }
+            changed
         });
-        // The new one accepts already; connections of the old one are finished.
-        if let Some((_, old)) = current.replace((keys.clone(), stop)) {
-            tracing::info!("webhook shows its new certificate");
-            old.cancel();
-        }
-    }
-    register(client, &serving.address, &keys.authority).await
-}
-
-/// Inside a cluster the configuration is installed and only lacks the authority; outside it is ours to write.
-async fn register(
-    client: &Client,
-    address: &WebhookAddress,
-    authority: &str,
-) -> Result<(), WebhookError> {
-    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let failed = |error| WebhookError::Bundle(Box::new(error));
-    let existing = api.get_opt(WEBHOOK).await.map_err(failed)?;
-    let webhooks = existing
-        .and_then(|configuration| configuration.webhooks)
-        .unwrap_or_default();
-    if let WebhookAddress::Url(base) = address {
-        let there = |url: &Option<String>| url.as_ref().is_some_and(|url| url.starts_with(base));
-        let bundled = |bundle: &Option<ByteString>| {
-            bundle.as_ref().map(|bundle| bundle.0.as_slice()) == Some(authority.as_bytes())
-        };
-        let fine = !webhooks.is_empty()
-            && webhooks.iter().all(|webhook| {
-                there(&webhook.client_config.url) && bundled(&webhook.client_config.ca_bundle)
-            });
-        if !fine {
-            register_admission(client, address, authority).await?;
-        }
         return Ok(());
     }
-    let patch = bundle_patch(&webhooks, authority);
-    if patch.is_empty() {
-        return Ok(());
-    }
-    let patch = serde_json::from_value(json!(patch))
-        .map_err(|error| failed(kube::Error::SerdeError(error)))?;
-    api.patch(WEBHOOK, &PatchParams::default(), &Patch::<()>::Json(patch))
-        .await
-        .map(drop)
-        .map_err(failed)
-}
-
-/// Sets the authority of each webhook that has another; each change tests that it meets the webhook it means.
-fn bundle_patch(
-    webhooks: &[k8s_openapi::api::admissionregistration::v1::MutatingWebhook],
-    authority: &str,
-) -> Vec<serde_json::Value> {
-    let bundle = ByteString(authority.as_bytes().to_vec());
-    let mut patch = Vec::new();
-    for (index, webhook) in webhooks.iter().enumerate() {
-        if webhook.client_config.ca_bundle.as_ref() != Some(&bundle) {
-            patch.push(json!({"op": "test", "path": format!("/webhooks/{index}/name"), "value": webhook.name}));
-            patch.push(json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle}));
+    let listener = serving
+        .listener
+        .try_clone()
+        .and_then(TcpListener::from_std)
+        .map_err(WebhookError::Listener)?;
+    let (shown, identity) = watch::channel(identity);
+    let config = AdmissionConfig {
+        listener,
+        address: serving.address.clone(),
+        identity,
+    };
+    let (view, following) = follow_routing(client.clone(), BTreeMap::new(), shutdown.clone());
+    running.spawn(following);
+    // Every replica may let waiting pods on to virtual nodes: the patch says from which version it was made.
+    running.spawn(run_burst(client.clone(), view.clone(), shutdown.clone()));
+    let admitting = run_admission(client.clone(), config, view, shutdown.clone());
+    running.spawn(async move {
+        if let Err(error) = admitting.await {
+            tracing::error!(%error, "webhook cannot be served");
         }
-    }
-    patch
+    });
+    *current = Some(shown);
+    Ok(())
 }
 
 /// What the certificate has to be valid for.
