@@ -55,6 +55,13 @@ pub enum Command {
         #[arg(long, default_value_t = 5)]
         repeat: u32,
     },
+    /// Measure the virtual node alone; used by `cargo xtask bench virtual-node`.
+    #[command(hide = true)]
+    BenchVirtualNode {
+        /// Repetitions.
+        #[arg(long, default_value_t = 5)]
+        repeat: u32,
+    },
 }
 
 /// How answers are written.

@@ -6,7 +6,7 @@
 mod addresses;
 mod cloud;
 mod elastic;
-mod kubeconfig;
+pub(crate) mod kubeconfig;
 mod workers;
 
 use std::net::SocketAddr;

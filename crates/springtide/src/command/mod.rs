@@ -32,6 +32,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Timeline(arguments) => timeline::run(arguments).await,
         Command::VirtualNode(arguments) => virtual_node::run(arguments).await,
         Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
+        Command::BenchVirtualNode { repeat } => demo::bench_virtual_node::run(repeat).await,
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "springtide", &mut std::io::stdout());

@@ -29,11 +29,11 @@ const SETTLE: Duration = Duration::from_secs(3);
 const IDLE_MEMORY: &str = "resident memory, idle, fresh process";
 
 /// One number of one repetition.
-struct Measured {
-    name: &'static str,
-    unit: &'static str,
-    limit: f64,
-    value: f64,
+pub(super) struct Measured {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) limit: f64,
+    pub(super) value: f64,
 }
 
 /// Measures `repeat` times and prints a table on standard output.
@@ -53,8 +53,14 @@ pub async fn run(repeat: u32) -> anyhow::Result<ExitCode> {
         all.extend(simulated(&step).await?);
         step.done("");
     }
+    print_table(&all);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Medians beside their limits, in the order in which they were first measured.
+pub(super) fn print_table(all: &[Measured]) {
     let mut names: Vec<&str> = Vec::new();
-    for one in &all {
+    for one in all {
         if !names.contains(&one.name) {
             names.push(one.name);
         }
@@ -77,7 +83,6 @@ pub async fn run(repeat: u32) -> anyhow::Result<ExitCode> {
             show(limit)
         ));
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn size(simulated: bool) -> SizeArguments {
@@ -102,7 +107,7 @@ async fn start(folder: &std::path::Path, simulated: bool) -> anyhow::Result<Clus
     .await
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -115,7 +120,7 @@ async fn real(step: &Step) -> anyhow::Result<Vec<Measured>> {
     let ready = begin.elapsed();
     step.update("idle");
     tokio::time::sleep(SETTLE).await;
-    let memory = resident_mebibytes()?;
+    let memory = resident_mebibytes(std::path::Path::new("/proc/self/status"))?;
     step.update("one overflow, real containers");
     sample::image::build(cluster.runtime().images()).await?;
     let overflow = latency::measure(&cluster).await;
@@ -156,9 +161,10 @@ async fn real(step: &Step) -> anyhow::Result<Vec<Measured>> {
     ])
 }
 
-/// This process's resident memory.
-fn resident_mebibytes() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+/// Resident memory by a process's `/proc/<pid>/status`.
+pub(super) fn resident_mebibytes(path: &std::path::Path) -> anyhow::Result<f64> {
+    let status =
+        std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use elastic_core::timeline::BurstMoments;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -323,14 +324,28 @@ async fn first_burst(
     client: Client,
     shutdown: CancellationToken,
 ) -> Vec<elastic_core::timeline::Step> {
+    let mut first: Option<BurstMoments> = None;
     loop {
-        if let Ok(burst) = burst(&client, NAMESPACE, SHOP).await
-            && burst.pods.iter().any(|pod| pod.ready.is_some())
-        {
-            return elastic_core::timeline::timeline(&burst);
+        let now = burst(&client, NAMESPACE, SHOP).await.ok();
+        let now = now.filter(|burst| burst.pods.iter().any(|pod| pod.ready.is_some()));
+        // The next rise begins another timeline; the first one is then as complete as it gets.
+        let (known, over) = match (first.take(), now) {
+            (Some(known), Some(now)) if now.scaled != known.scaled => (Some(known), true),
+            (_, Some(now)) => {
+                let over = now.first_served.is_some();
+                (Some(now), over)
+            }
+            (known, None) => (known, false),
+        };
+        if over || shutdown.is_cancelled() {
+            return known
+                .as_ref()
+                .map(elastic_core::timeline::timeline)
+                .unwrap_or_default();
         }
+        first = known;
         tokio::select! {
-            () = shutdown.cancelled() => return Vec::new(),
+            () = shutdown.cancelled() => {}
             () = tokio::time::sleep(POLL_PERIOD) => {}
         }
     }
