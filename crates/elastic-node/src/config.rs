@@ -10,6 +10,8 @@ use elastic_core::names::VIRTUAL_NODE_PREFIX;
 use kubelet_api::ServerTls;
 use tokio::net::TcpListener;
 
+use crate::backend::{DirectDialer, PodDialer};
+
 /// One vSwitch groups may be put into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VSwitch {
@@ -211,6 +213,8 @@ pub struct VirtualNodeConfig {
     pub max_api_writes: usize,
     /// Whether the region sells the finer steps of sizes (for the size written on the pod).
     pub large_region: bool,
+    /// How port-forward reaches the addresses of groups.
+    pub pod_dialer: Arc<dyn PodDialer>,
 }
 
 impl VirtualNodeConfig {
@@ -234,6 +238,7 @@ impl VirtualNodeConfig {
             max_cloud_calls: 256,
             max_api_writes: 256,
             large_region: true,
+            pod_dialer: Arc::new(DirectDialer),
         }
     }
 

@@ -15,6 +15,7 @@ mod status;
 mod translate;
 mod zones;
 
+pub use backend::{DirectDialer, PodDialer};
 pub use config::{
     Capacity, ClusterSettings, FindZone, NodeEndpoint, OpenEndpoint, Timing, VSwitch,
     VirtualNodeConfig,

@@ -47,6 +47,20 @@ pub enum BackendError {
     },
 }
 
+impl BackendError {
+    /// The error with its causes, for people.
+    pub(crate) fn full_text(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+}
+
 /// Which part of a container's log is wanted (upstream `PodLogOptions`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogOptions {
@@ -149,6 +163,10 @@ pub trait NodeBackend: Send + Sync + 'static {
         container: &str,
         request: AttachRequest,
     ) -> Result<ExecSession, BackendError>;
+
+    /// Fails when the pod is not on this node or has ended. A port-forward is accepted only when it does not, and ends
+    /// soon after it does; so it has to be cheap.
+    async fn check_pod(&self, namespace: &str, pod: &str) -> Result<(), BackendError>;
 
     /// Opens a TCP connection to a port inside the pod.
     async fn port_forward(

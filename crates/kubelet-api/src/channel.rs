@@ -1,28 +1,32 @@
-//! The `v4`/`v5.channel.k8s.io` WebSocket framing: the first byte of every binary message names a channel.
+//! The `channel.k8s.io` WebSocket framing: the first byte of every binary message names a channel.
 //!
 //! 0 input, 1 output, 2 error output, 3 final status, 4 terminal size, 255 (only v5) closes the channel named by
-//! its second byte. The server's last message is a `Status` on channel 3, then a normal close.
+//! its second byte. The server's last message is the status on channel 3, then a normal close.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use serde::Deserialize;
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 
 use crate::backend::{BackendError, ByteReader, ByteWriter, ExecSession, TerminalSize};
+use crate::remote_command::{CHUNK_BYTES, CommandVersion, terminal_size};
 
 /// Messages waiting for a slow client; readers stop when it is full.
 const OUTGOING_MESSAGES_MAX: usize = 16;
-/// Bytes read from a process at once.
-const CHUNK_BYTES: usize = 32 * 1024;
 /// Largest message taken from a client (kubectl sends at most 32 KiB).
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// After so long without anything to send a ping goes out: proxies cut silent connections, and writing shows a dead peer.
+const PING_PERIOD: Duration = Duration::from_secs(60);
+/// A client may take so long to answer the close; closing first could cost it what it has not read yet.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -38,120 +42,138 @@ pub(crate) fn web_socket_config() -> WebSocketConfig {
         .max_frame_size(Some(MESSAGE_BYTES_MAX))
 }
 
-/// The subprotocols we speak, best first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-
 /// A connection to a pod's port, or why there is none.
 pub(crate) type PortConnection = Result<(ByteReader, ByteWriter), BackendError>;
 
-/// Picks the best of the offered subprotocols.
-pub(crate) fn select_protocol(offered: &str) -> Option<&'static str> {
-    PROTOCOLS
-        .into_iter()
-        .find(|known| offered.split(',').any(|one| one.trim() == *known))
-}
-
-#[derive(Deserialize)]
-struct ResizeMessage {
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(rename = "Height")]
-    height: u16,
-}
-
 /// Carries a session over a WebSocket until the process has ended and its output is delivered, or the client left.
-pub(crate) async fn serve_session<S>(socket: WebSocketStream<S>, session: ExecSession)
-where
+pub(crate) async fn serve_session<S>(
+    socket: WebSocketStream<S>,
+    version: CommandVersion,
+    session: ExecSession,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sink, source) = socket.split();
     let (outgoing, queue) = mpsc::channel::<Message>(OUTGOING_MESSAGES_MAX);
-    let writer = tokio::spawn(write_messages(sink, queue));
-    let input = tokio::spawn(read_input(source, session.stdin, session.resize));
-    let output = tokio::spawn(pump(session.stdout, STDOUT, outgoing.clone()));
-    let errors = tokio::spawn(pump(session.stderr, STDERR, outgoing.clone()));
-    let status = exit_status(session.exit.await);
-    // Output first: a client that sees the status stops reading.
-    let _ = output.await;
-    let _ = errors.await;
-    let _ = outgoing
-        .send(frame(STATUS, status.to_string().as_bytes()))
-        .await;
-    let _ = outgoing
-        .send(Message::Close(Some(CloseFrame {
+    let mut writing = Box::pin(write_messages(sink, queue));
+    let mut reading = Box::pin(read_input(source, session.stdin, session.resize));
+    let command = async {
+        // Output first: a client that sees the status stops reading.
+        let (exit, (), ()) = tokio::join!(
+            session.exit,
+            pump(session.stdout, STDOUT, outgoing.clone()),
+            pump(session.stderr, STDERR, outgoing.clone())
+        );
+        let last_words = version.last_words(exit);
+        if !last_words.is_empty() {
+            let _ = outgoing.send(frame(STATUS, &last_words)).await;
+        }
+        let close = CloseFrame {
             code: CloseCode::Normal,
             reason: "".into(),
-        })))
-        .await;
+        };
+        let _ = outgoing.send(Message::Close(Some(close))).await;
+    };
+    tokio::select! {
+        () = &mut reading => return,
+        () = &mut writing => return,
+        () = command => {}
+    }
     drop(outgoing);
-    let _ = writer.await;
-    input.abort();
+    let ending = async { tokio::join!(writing, reading) };
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, ending).await;
 }
 
 /// Carries TCP connections to pod ports: channel `2i` is data, `2i + 1` errors of the i-th port; the first message on
-/// each is the port as two little-endian bytes.
+/// each is the port as two little-endian bytes. Ends with the client, or when all connections have ended.
 pub(crate) async fn serve_ports<S>(
     socket: WebSocketStream<S>,
     connections: Vec<(u16, PortConnection)>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sink, mut source) = socket.split();
+    let (sink, source) = socket.split();
     let (outgoing, queue) = mpsc::channel::<Message>(OUTGOING_MESSAGES_MAX);
-    let writer = tokio::spawn(write_messages(sink, queue));
+    let mut writing = Box::pin(write_messages(sink, queue));
     let mut inputs: Vec<Option<ByteWriter>> = Vec::new();
-    let mut readers = Vec::new();
+    let mut readers = JoinSet::new();
+    let mut greetings = Vec::new();
     for (index, (port, connection)) in connections.into_iter().enumerate() {
         // A request names few ports; more than a channel byte can tell apart are refused before.
         let data = (index * 2) as u8;
-        for channel in [data, data + 1] {
-            let _ = outgoing.send(frame(channel, &port.to_le_bytes())).await;
-        }
+        greetings.extend([data, data + 1].map(|channel| frame(channel, &port.to_le_bytes())));
         match connection {
             Ok((reader, input)) => {
                 inputs.push(Some(input));
-                readers.push(tokio::spawn(pump(Some(reader), data, outgoing.clone())));
+                let outgoing = outgoing.clone();
+                readers.spawn(pump(Some(reader), data, outgoing));
             }
             Err(error) => {
                 inputs.push(None);
-                let _ = outgoing
-                    .send(frame(data + 1, error.to_string().as_bytes()))
-                    .await;
+                greetings.push(frame(data + 1, error.full_text().as_bytes()));
             }
         }
     }
+    let mut reading = Box::pin(feed_ports(source, inputs));
+    let forwarding = async {
+        for greeting in greetings {
+            let _ = outgoing.send(greeting).await;
+        }
+        while readers.join_next().await.is_some() {}
+        let _ = outgoing.send(Message::Close(None)).await;
+    };
+    tokio::select! {
+        () = &mut reading => return,
+        () = &mut writing => return,
+        () = forwarding => {}
+    }
     drop(outgoing);
+    let ending = async { tokio::join!(writing, reading) };
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, ending).await;
+}
+
+async fn feed_ports<S>(
+    mut source: SplitStream<WebSocketStream<S>>,
+    mut inputs: Vec<Option<ByteWriter>>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     while let Some(Ok(message)) = source.next().await {
         let Message::Binary(data) = message else {
             if message.is_close() {
-                break;
+                return;
             }
             continue;
         };
         let Some((channel, rest)) = data.split_first() else {
             continue;
         };
-        let slot = inputs.get_mut(usize::from(*channel / 2));
-        if let (Some(Some(input)), true) = (slot, channel % 2 == 0)
-            && input.write_all(rest).await.is_err()
+        if channel % 2 == 1 {
+            continue;
+        }
+        if let Some(slot) = inputs.get_mut(usize::from(*channel / 2))
+            && let Some(input) = slot
+            && (input.write_all(rest).await.is_err() || input.flush().await.is_err())
         {
-            break;
+            // The pod closed this connection; the others go on.
+            *slot = None;
         }
     }
-    drop(inputs);
-    for reader in readers {
-        reader.abort();
-    }
-    let _ = writer.await;
 }
 
+/// Ends after a close message, or when the client takes nothing any more.
 async fn write_messages<S>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut queue: mpsc::Receiver<Message>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    while let Some(message) = queue.recv().await {
+    loop {
+        let message = match tokio::time::timeout(PING_PERIOD, queue.recv()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => break,
+            Err(_) => Message::Ping(Bytes::new()),
+        };
         if sink.send(message).await.is_err() {
             return;
         }
@@ -182,13 +204,8 @@ async fn read_input<S>(
                 }
             }
             Some((&RESIZE, rest)) => {
-                if let (Some(resize), Ok(size)) =
-                    (&resize, serde_json::from_slice::<ResizeMessage>(rest))
-                {
-                    let _ = resize.try_send(TerminalSize {
-                        width: size.width,
-                        height: size.height,
-                    });
+                if let (Some(resize), Some(size)) = (&resize, terminal_size(rest)) {
+                    let _ = resize.try_send(size);
                 }
             }
             Some((&CLOSE, [STDIN, ..])) => {
@@ -221,51 +238,4 @@ fn frame(channel: u8, data: &[u8]) -> Message {
     bytes.extend_from_slice(&[channel]);
     bytes.extend_from_slice(data);
     Message::Binary(Bytes::from(bytes))
-}
-
-/// The `Status` that ends a session; kubectl takes its exit code from the cause.
-fn exit_status(exit: Result<i32, BackendError>) -> serde_json::Value {
-    match exit {
-        Ok(0) => json!({"metadata": {}, "status": "Success"}),
-        Ok(code) => json!({
-            "metadata": {},
-            "status": "Failure",
-            "message": format!("command terminated with non-zero exit code: {code}"),
-            "reason": "NonZeroExitCode",
-            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
-        }),
-        Err(error) => json!({
-            "metadata": {},
-            "status": "Failure",
-            "message": error.to_string(),
-            "reason": "InternalError",
-            "code": 500,
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_common_subprotocol_is_chosen() {
-        assert_eq!(
-            select_protocol("v4.channel.k8s.io, v5.channel.k8s.io"),
-            Some("v5.channel.k8s.io")
-        );
-        assert_eq!(
-            select_protocol("v4.channel.k8s.io"),
-            Some("v4.channel.k8s.io")
-        );
-        assert_eq!(select_protocol("SPDY/3.1+portforward.k8s.io"), None);
-    }
-
-    #[test]
-    fn a_failing_command_tells_its_exit_code_as_a_cause() {
-        let status = exit_status(Ok(7));
-        assert_eq!(status["details"]["causes"][0]["message"], "7");
-        assert_eq!(status["reason"], "NonZeroExitCode");
-        assert_eq!(exit_status(Ok(0))["status"], "Success");
-    }
 }

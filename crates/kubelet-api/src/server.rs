@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -16,16 +16,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authorize::ServerTls;
 use crate::backend::{BackendError, ExecSession, NodeBackend};
-use crate::channel;
+use crate::remote_command::Wanted;
 use crate::route::{self, Route, RouteError};
+use crate::session::Sessions;
+use crate::upgrade::{self, PortForwardProtocol};
 
 /// Connections served at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -83,6 +82,10 @@ impl KubeletServer {
         let server = Arc::new(self);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
+        let sessions = Sessions {
+            tasks: connections.clone(),
+            shutdown: shutdown.clone(),
+        };
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
@@ -98,12 +101,13 @@ impl KubeletServer {
                     continue;
                 }
             };
-            let (server, shutdown) = (server.clone(), shutdown.clone());
+            let (server, sessions) = (server.clone(), sessions.clone());
+            let shutdown = shutdown.clone();
             connections.spawn(async move {
                 let _permit = permit;
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    result = server.connection(stream) => if let Err(error) = result {
+                    result = server.connection(stream, sessions) => if let Err(error) = result {
                         tracing::debug!(%error, "kubelet connection ended");
                     }
                 }
@@ -116,12 +120,13 @@ impl KubeletServer {
     async fn connection(
         self: Arc<Self>,
         stream: tokio::net::TcpStream,
+        sessions: Sessions,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let _ = stream.set_nodelay(true);
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await??;
         let service = service_fn(move |request| {
-            let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
+            let (server, sessions) = (self.clone(), sessions.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, &sessions).await) }
         });
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -132,7 +137,7 @@ impl KubeletServer {
         Ok(())
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, sessions: &Sessions) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -144,7 +149,7 @@ impl KubeletServer {
             request.uri().query().unwrap_or_default(),
         );
         let answer = match parsed {
-            Ok(route) => self.route(route, request).await,
+            Ok(route) => self.route(route, request, sessions).await,
             Err(RouteError::NotFound) => return text(StatusCode::NOT_FOUND, "404 page not found"),
             Err(RouteError::Bad(message)) => return text(StatusCode::BAD_REQUEST, &message),
         };
@@ -155,6 +160,7 @@ impl KubeletServer {
         &self,
         route: Route,
         request: Request<Incoming>,
+        sessions: &Sessions,
     ) -> Result<Response<Body>, BackendError> {
         match route {
             Route::Health => Ok(text(StatusCode::OK, "ok")),
@@ -185,124 +191,75 @@ impl KubeletServer {
                     .body(BodyExt::boxed_unsync(body))
                     .unwrap_or_default())
             }
-            Route::Exec(target, wanted) => {
-                let session =
-                    self.backend
-                        .exec(&target.namespace, &target.pod, &target.container, wanted);
-                self.session(request, session).await
+            Route::Exec(target, request_of) => {
+                let wanted = Wanted {
+                    stdin: request_of.stdin,
+                    stdout: request_of.stdout,
+                    stderr: request_of.stderr,
+                    tty: request_of.tty,
+                };
+                let (namespace, pod, container) =
+                    (&target.namespace, &target.pod, &target.container);
+                let session = self.backend.exec(namespace, pod, container, request_of);
+                command(request, sessions, wanted, session).await
             }
-            Route::Attach(target, wanted) => {
-                let session =
-                    self.backend
-                        .attach(&target.namespace, &target.pod, &target.container, wanted);
-                self.session(request, session).await
+            Route::Attach(target, request_of) => {
+                let wanted = Wanted {
+                    stdin: request_of.stdin,
+                    stdout: request_of.stdout,
+                    stderr: request_of.stderr,
+                    tty: request_of.tty,
+                };
+                let (namespace, pod, container) =
+                    (&target.namespace, &target.pod, &target.container);
+                let session = self.backend.attach(namespace, pod, container, request_of);
+                command(request, sessions, wanted, session).await
             }
-            Route::PortForward(target, ports) => self.forward(request, target, ports).await,
+            Route::PortForward(target, ports) => {
+                self.forward(request, sessions, target, ports).await
+            }
         }
-    }
-
-    /// Checks the upgrade before the command runs, so that a refused upgrade has no effect.
-    async fn session(
-        &self,
-        request: Request<Incoming>,
-        session: impl Future<Output = Result<ExecSession, BackendError>>,
-    ) -> Result<Response<Body>, BackendError> {
-        let upgrade = Upgrade::check(&request)?;
-        let session = session.await?;
-        Ok(upgrade.accept(request, move |socket| {
-            channel::serve_session(socket, session)
-        }))
     }
 
     async fn forward(
         &self,
         request: Request<Incoming>,
+        sessions: &Sessions,
         target: route::Target,
         ports: Vec<u16>,
     ) -> Result<Response<Body>, BackendError> {
-        if ports.is_empty() || ports.len() > FORWARDED_PORTS_MAX {
+        let (protocol, acceptance) = match upgrade::port_forward(request.headers()) {
+            Ok(chosen) => chosen,
+            Err(refusal) => return Ok(refusal.response(text)),
+        };
+        let named = 1..=FORWARDED_PORTS_MAX;
+        if protocol == PortForwardProtocol::Channels && !named.contains(&ports.len()) {
             return Err(BackendError::BadRequest {
                 message: format!("parameter ports: name 1 to {FORWARDED_PORTS_MAX} ports"),
             });
         }
-        let upgrade = Upgrade::check(&request)?;
-        let mut connections = Vec::with_capacity(ports.len());
-        for port in ports {
-            let connection = self
-                .backend
-                .port_forward(&target.namespace, &target.pod, port)
-                .await;
-            connections.push((port, connection));
-        }
-        Ok(upgrade.accept(request, move |socket| {
-            channel::serve_ports(socket, connections)
-        }))
+        self.backend
+            .check_pod(&target.namespace, &target.pod)
+            .await?;
+        sessions.port_forward(request, protocol, self.backend.clone(), target, ports);
+        Ok(acceptance.response())
     }
 }
 
-/// A WebSocket handshake that can be accepted.
-struct Upgrade {
-    protocol: &'static str,
-    accept: String,
-}
-
-const WEB_SOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
-const WEB_SOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
-const WEB_SOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
-
-impl Upgrade {
-    fn check(request: &Request<Incoming>) -> Result<Self, BackendError> {
-        let header = |name: HeaderName| {
-            let values = request.headers().get_all(name);
-            let texts: Vec<&str> = values.iter().filter_map(|one| one.to_str().ok()).collect();
-            texts.join(",")
-        };
-        let upgrade = header(UPGRADE);
-        let key = header(WEB_SOCKET_KEY);
-        let protocol = channel::select_protocol(&header(WEB_SOCKET_PROTOCOL));
-        match (upgrade.eq_ignore_ascii_case("websocket"), protocol) {
-            (true, Some(protocol)) if !key.is_empty() => Ok(Self {
-                protocol,
-                accept: derive_accept_key(key.as_bytes()),
-            }),
-            _ => Err(BackendError::BadRequest {
-                message: "this session needs a WebSocket upgrade with subprotocol v5.channel.k8s.io or v4.channel.k8s.io".to_string(),
-            }),
-        }
-    }
-
-    fn accept<Serve, Served>(self, request: Request<Incoming>, serve: Serve) -> Response<Body>
-    where
-        Serve:
-            FnOnce(WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>) -> Served + Send + 'static,
-        Served: Future<Output = ()> + Send,
-    {
-        // Owned by the connection: hyper resolves or fails the upgrade when the connection ends.
-        tokio::spawn(async move {
-            match hyper::upgrade::on(request).await {
-                Ok(upgraded) => {
-                    let socket = WebSocketStream::from_raw_socket(
-                        TokioIo::new(upgraded),
-                        Role::Server,
-                        Some(channel::web_socket_config()),
-                    )
-                    .await;
-                    serve(socket).await;
-                }
-                Err(error) => tracing::debug!(%error, "session upgrade failed"),
-            }
-        });
-        let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
-        let headers = response.headers_mut();
-        headers.remove(CONTENT_TYPE);
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(WEB_SOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
-        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
-            headers.insert(WEB_SOCKET_ACCEPT, accept);
-        }
-        response
-    }
+/// Checks the upgrade before the command runs, so that a refused upgrade has no effect.
+async fn command(
+    request: Request<Incoming>,
+    sessions: &Sessions,
+    wanted: Wanted,
+    session: impl Future<Output = Result<ExecSession, BackendError>>,
+) -> Result<Response<Body>, BackendError> {
+    let (protocol, acceptance) = match upgrade::command(request.headers()) {
+        Ok(chosen) => chosen,
+        Err(refusal) => return Ok(refusal.response(text)),
+    };
+    let session = session.await?;
+    sessions.command(request, protocol, wanted, session);
+    Ok(acceptance.response())
 }
 
 fn refusal(error: &BackendError) -> Response<Body> {
@@ -312,14 +269,7 @@ fn refusal(error: &BackendError) -> Response<Body> {
         BackendError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
         BackendError::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text(status, &message)
+    text(status, &error.full_text())
 }
 
 fn json(value: &serde_json::Value) -> Result<Response<Body>, BackendError> {

@@ -201,6 +201,17 @@ impl NodeBackend for WorkerBackend {
         Ok(adapt(session, request.tty))
     }
 
+    async fn check_pod(&self, namespace: &str, pod: &str) -> Result<(), BackendError> {
+        let (_, found) = self.find(namespace, pod)?;
+        let phase = found.status.as_ref().and_then(|one| one.phase.as_deref());
+        match phase {
+            Some(phase @ ("Succeeded" | "Failed")) => Err(BackendError::BadRequest {
+                message: format!("pod \"{pod}\" has ended: its phase is {phase}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     async fn port_forward(
         &self,
         namespace: &str,

@@ -103,7 +103,7 @@ fn check(command: &[String]) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Input and resizes to the cloud; returns only when the connection is broken.
+/// Input and resizes to the cloud; never returns.
 async fn send(
     mut sender: exec::ExecSender,
     mut stdin: DuplexStream,
@@ -130,7 +130,8 @@ async fn send(
             },
         };
         if sender.send(frame).await.is_err() {
-            return;
+            // The command may have ended before its input did: what it said last is still to be read.
+            break;
         }
     }
     // Nothing more to send; the end comes from the other side.

@@ -3,6 +3,7 @@
 mod exec;
 mod logs;
 mod metrics;
+mod ports;
 
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use kubelet_api::{
     AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
     LogOptions, NodeBackend,
 };
+
+pub use ports::{DirectDialer, PodDialer};
 
 use crate::engine::Shared;
 
@@ -42,6 +45,23 @@ impl GroupBackend {
         own.map(|record| record.pod.clone()).collect()
     }
 
+    fn find(&self, namespace: &str, pod: &str) -> Result<Arc<Pod>, BackendError> {
+        let state = self.shared.state();
+        let mut own = state
+            .pods
+            .values()
+            .filter(|record| record.node == self.node);
+        let found = own.find(|record| {
+            record.pod.metadata.namespace.as_deref() == Some(namespace)
+                && record.pod.metadata.name.as_deref() == Some(pod)
+        });
+        found
+            .map(|record| record.pod.clone())
+            .ok_or_else(|| BackendError::NotFound {
+                message: format!("pod {namespace}/{pod} is not on this node"),
+            })
+    }
+
     /// The group and the container's name, or why there is none.
     fn target(
         &self,
@@ -50,13 +70,7 @@ impl GroupBackend {
         container: &str,
     ) -> Result<(String, String), BackendError> {
         let not_found = |message: String| BackendError::NotFound { message };
-        let pods = self.own_pods();
-        let found = pods.iter().find(|candidate| {
-            candidate.metadata.namespace.as_deref() == Some(namespace)
-                && candidate.metadata.name.as_deref() == Some(pod)
-        });
-        let found =
-            found.ok_or_else(|| not_found(format!("pod {namespace}/{pod} is not on this node")))?;
+        let found = self.find(namespace, pod)?;
         let spec = found.spec.as_ref();
         let names = spec.iter().flat_map(|spec| {
             spec.containers
@@ -143,17 +157,18 @@ impl NodeBackend for GroupBackend {
         })
     }
 
+    async fn check_pod(&self, namespace: &str, pod: &str) -> Result<(), BackendError> {
+        ports::address(self.find(namespace, pod)?.as_ref()).map(drop)
+    }
+
     async fn port_forward(
         &self,
-        _namespace: &str,
-        _pod: &str,
-        _port: u16,
+        namespace: &str,
+        pod: &str,
+        port: u16,
     ) -> Result<(ByteReader, ByteWriter), BackendError> {
-        Err(BackendError::Unsupported {
-            message:
-                "virtual nodes do not forward ports; reach the pod by its address or a Service"
-                    .to_owned(),
-        })
+        let pod = self.find(namespace, pod)?;
+        ports::connect(self.shared.pod_dialer.as_ref(), &pod, port).await
     }
 
     async fn resource_metrics(&self) -> Result<String, BackendError> {

@@ -25,6 +25,7 @@ use tokio::sync::{Notify, watch as watching};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backend::PodDialer;
 use crate::config::{Timing, VirtualNodeConfig};
 use crate::limit::AdaptiveLimit;
 use nodes::NodeTable;
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Catalog,
     pub(crate) nodes: NodeTable,
     pub(crate) max_api_writes: usize,
+    pub(crate) pod_dialer: Arc<dyn PodDialer>,
     pub(crate) limit: AdaptiveLimit,
     pub(crate) references: references::ReferenceCache,
     pub(crate) events: events::EventSink,
@@ -101,6 +103,7 @@ pub async fn run_virtual_nodes(
         catalog: Catalog::new(config.large_region),
         nodes: NodeTable::default(),
         max_api_writes: config.max_api_writes.max(1),
+        pod_dialer: config.pod_dialer,
         limit: AdaptiveLimit::new(config.max_cloud_calls),
         events,
         wake: Notify::new(),

@@ -15,7 +15,11 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub struct EchoNode;
+#[derive(Default)]
+pub struct EchoNode {
+    /// Cancelled = the pod is no longer there.
+    gone: CancellationToken,
+}
 
 fn missing(pod: &str) -> BackendError {
     BackendError::NotFound {
@@ -86,6 +90,13 @@ impl NodeBackend for EchoNode {
         })
     }
 
+    async fn check_pod(&self, _namespace: &str, pod: &str) -> Result<(), BackendError> {
+        match pod {
+            "web" if !self.gone.is_cancelled() => Ok(()),
+            _ => Err(missing(pod)),
+        }
+    }
+
     async fn port_forward(
         &self,
         _namespace: &str,
@@ -123,6 +134,8 @@ pub struct Served {
     pub client_key_pem: String,
     pub shutdown: CancellationToken,
     pub task: tokio::task::JoinHandle<()>,
+    /// Cancelled = the pod is no longer there.
+    pub gone: CancellationToken,
 }
 
 pub async fn serve() -> Served {
@@ -147,7 +160,8 @@ pub async fn serve() -> Served {
         key_pem,
         client_ca_pem: ca_pem.clone(),
     };
-    let server = KubeletServer::new(Arc::new(EchoNode), &tls).unwrap();
+    let gone = CancellationToken::new();
+    let server = KubeletServer::new(Arc::new(EchoNode { gone: gone.clone() }), &tls).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -159,5 +173,6 @@ pub async fn serve() -> Served {
         client_key_pem,
         shutdown,
         task,
+        gone,
     }
 }

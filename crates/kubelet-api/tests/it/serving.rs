@@ -16,7 +16,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::fake::{Served, serve};
 
-async fn connect(served: &Served, with_certificate: bool) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn connect(
+    served: &Served,
+    with_certificate: bool,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     roots
@@ -56,7 +59,7 @@ async fn get(served: &Served, path: &str) -> (u16, String) {
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
-async fn stop(served: Served) {
+pub async fn stop(served: Served) {
     served.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(5), served.task)
         .await
@@ -91,7 +94,7 @@ async fn refusals_name_the_pod_or_the_parameter() {
     assert!(body.contains("tailLines"), "{body}");
     let (status, body) = get(&served, "/exec/shop/web/main?command=ls").await;
     assert_eq!(status, 400);
-    assert!(body.contains("WebSocket"), "{body}");
+    assert!(body.contains("websocket"), "{body}");
     stop(served).await;
 }
 
@@ -118,14 +121,21 @@ async fn session(
     served: &Served,
     path: &str,
 ) -> tokio_tungstenite::WebSocketStream<TlsStream<TcpStream>> {
+    session_with(served, path, "v5.channel.k8s.io").await
+}
+
+pub async fn session_with(
+    served: &Served,
+    path: &str,
+    protocol: &str,
+) -> tokio_tungstenite::WebSocketStream<TlsStream<TcpStream>> {
     let stream = connect(served, true).await.unwrap();
     let mut request = format!("wss://127.0.0.1{path}")
         .into_client_request()
         .unwrap();
-    request.headers_mut().insert(
-        "sec-websocket-protocol",
-        "v5.channel.k8s.io".parse().unwrap(),
-    );
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", protocol.parse().unwrap());
     tokio_tungstenite::client_async(request, stream)
         .await
         .unwrap()

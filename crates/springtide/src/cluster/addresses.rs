@@ -57,6 +57,18 @@ impl Dialer for InsideDialer {
     }
 }
 
+#[async_trait]
+impl elastic_node::PodDialer for InsideDialer {
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.0.tcp_connect(address).await
+    }
+}
+
+/// How virtual nodes reach their groups for port-forward.
+pub fn pod_dialer(sockets: SocketFactory) -> Arc<dyn elastic_node::PodDialer> {
+    Arc::new(InsideDialer(sockets))
+}
+
 /// How the API server reaches kubelets, webhooks and aggregated APIs.
 pub fn dialer(sockets: SocketFactory) -> Arc<dyn Dialer> {
     Arc::new(InsideDialer(sockets))

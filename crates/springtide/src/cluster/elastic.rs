@@ -164,6 +164,7 @@ async fn virtual_nodes(
         security_group: cloud.security_groups.first().cloned(),
         ..ClusterSettings::default()
     };
+    config.pod_dialer = addresses::pod_dialer(network.sockets());
     Ok(config)
 }
 

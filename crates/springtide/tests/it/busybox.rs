@@ -36,7 +36,8 @@ pub fn archive(folder: &Path) -> PathBuf {
     );
     for applet in [
         "sh", "cat", "echo", "sleep", "httpd", "wget", "nslookup", "ls", "id", "true", "false",
-        "hostname", "mount", "grep", "env", "kill", "touch", "test", "seq",
+        "hostname", "mount", "grep", "env", "kill", "touch", "test", "seq", "tar", "stty", "wc",
+        "mkdir", "head",
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);

@@ -34,6 +34,35 @@ pub fn refusal(arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
+/// Runs a command to its end; gives what it printed and whether it succeeded.
+pub fn run(command: &mut Command, input: Option<&str>) -> Result<String, String> {
+    use std::io::Write;
+    let mut child = command
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kubectl is installed (Debian package kubernetes-client)");
+    let writer = child.stdin.take().zip(input.map(str::to_string));
+    // Beside the reading, so that neither side waits for the other; who does not read all its input closes the pipe.
+    let writing = writer.map(|(mut pipe, input)| {
+        std::thread::spawn(move || drop(pipe.write_all(input.as_bytes())))
+    });
+    let output = child.wait_with_output().unwrap();
+    if let Some(writing) = writing {
+        writing.join().unwrap();
+    }
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(format!("{}{}", text(&output.stdout), text(&output.stderr)))
+    }
+}
+
 /// Tries until it works; panics with the last state seen.
 pub fn wait_for<T>(what: &str, seconds: u64, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -135,34 +164,18 @@ impl TestCluster {
 
     /// Runs kubectl; gives what it printed and whether it succeeded.
     pub fn try_kubectl(&self, arguments: &[&str], input: Option<&str>) -> Result<String, String> {
-        use std::io::Write;
-        let mut child = Command::new("kubectl")
+        let mut command = self.kubectl_command(arguments);
+        run(&mut command, input)
+    }
+
+    /// kubectl on this cluster, ready to be started.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command
             .args(arguments)
             .env("KUBECONFIG", self.data_dir().join("kubeconfig"))
-            .env("HOME", self.folder.path())
-            .stdin(if input.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl is installed (Debian package kubernetes-client)");
-        if let Some(input) = input {
-            child
-                .stdin
-                .take()
-                .unwrap()
-                .write_all(input.as_bytes())
-                .unwrap();
-        }
-        let output = child.wait_with_output().unwrap();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(format!("{}{}", text(&output.stdout), text(&output.stderr)))
-        }
+            .env("HOME", self.folder.path());
+        command
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> String {

@@ -8,3 +8,4 @@ mod busybox;
 mod cluster;
 mod killed;
 mod kubectl;
+mod sessions;
