@@ -4,6 +4,7 @@ use crate::actions::commits;
 use crate::actions::faults::FaultRefused;
 use crate::backend::GroupBackend;
 use crate::config::{CloudSources, LocalCloudConfig};
+use crate::gateway::nonces::Nonces;
 use crate::gateway::{self, Gateway};
 use crate::ledger::Ledger;
 use crate::nas::{self, FileSystem, NasError};
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The records cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The nonces of earlier calls cannot be read.
+    #[error("cannot read the nonces of earlier calls")]
+    Nonces(#[source] std::io::Error),
     /// The listener has no address.
     #[error("cannot learn the address of the cloud's listener")]
     Listener(#[source] std::io::Error),
@@ -67,8 +71,13 @@ impl LocalCloud {
         let pools = Pools::new(&config).map_err(|reason| StartError::Config { reason })?;
         let address = listener.local_addr().map_err(StartError::Listener)?;
         let directory = config.state_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
-        let (store, found) = opened.map_err(|_| StartError::Interrupted)??;
+        let now = (sources.now)().as_second();
+        let opened = tokio::task::spawn_blocking(move || {
+            let opened = Store::open(&directory)?;
+            let nonces = Nonces::open(&directory, now).map_err(StartError::Nonces)?;
+            Ok::<_, StartError>((opened, nonces))
+        });
+        let ((store, found), nonces) = opened.await.map_err(|_| StartError::Interrupted)??;
         let state = State::new(
             pools,
             found.groups,
@@ -96,7 +105,7 @@ impl LocalCloud {
         if !shared.backend.is_simulated() {
             shared.tasks.spawn(metrics::run_sampler(shared.clone()));
         }
-        let gateway = Arc::new(Gateway::new(shared.clone()));
+        let gateway = Arc::new(Gateway::new(shared.clone(), nonces));
         shared.tasks.spawn(gateway::serve(gateway, listener));
         tracing::info!(%address, groups = ids.len(), simulated = shared.backend.is_simulated(), "local cloud serves");
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use cloud_api::Credentials;
 use cloud_api::catalog::PriceList;
+use cloud_api::client::CallLimits;
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,7 +59,10 @@ pub struct LocalCloudConfig {
     pub prices: PriceList,
     /// The account's quota of vCPU; without end when unset.
     pub quota_vcpu: Option<f64>,
-    /// Lets a caller read `/springtide/…` without a signature, as `Authorization: Bearer …`.
+    /// How often each action may be called: none here; whoever serves people sets [`CallLimits::documented`].
+    pub call_limits: CallLimits,
+    /// Lets a caller read `/springtide/…` without a signature, as `Authorization: Bearer …`, and opens the control
+    /// API below `/springtide/control/`; without it that stays closed.
     pub local_token: Option<String>,
     /// How long ended groups stay visible.
     pub keep_ended: Duration,
@@ -101,6 +105,7 @@ impl LocalCloudConfig {
             large_region: true,
             prices: PriceList::default(),
             quota_vcpu: None,
+            call_limits: CallLimits::none(),
             local_token: None,
             keep_ended: Duration::from_secs(3_600),
             default_grace: Duration::from_secs(30),

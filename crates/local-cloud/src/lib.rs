@@ -13,6 +13,7 @@ mod gateway;
 mod ledger;
 mod metrics;
 mod nas;
+mod ram;
 mod shared;
 mod state;
 mod store;

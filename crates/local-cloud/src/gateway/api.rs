@@ -1,12 +1,15 @@
 //! One call of the OpenAPI: read, authenticate, find the action, answer.
 
-use super::authenticate::Incoming as Signed;
-use super::refusal::Refusal;
+use super::authenticate::{Caller, Incoming as Signed};
+use super::refusal::{AccessDenied, Refusal};
 use super::{Answer, Gateway, answer};
 use crate::actions::{self, Call};
+use crate::ram;
 use bytes::Bytes;
 use cloud_api::encoding::parse_form;
-use cloud_api::model::Answer as ActionAnswer;
+use cloud_api::model::{
+    Action, Answer as ActionAnswer, DescribeContainerGroupsRequest, DescribeContainerGroupsResponse,
+};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -47,7 +50,7 @@ impl Gateway {
             headers: &head.headers,
             body: &body,
         };
-        self.authenticator.check(&signed, self.shared.now())?;
+        let caller = self.authenticator.check(&signed, &self.shared)?;
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         let named = |header_name: &str, parameter: &str| {
             let value = if signed.is_v3() {
@@ -62,8 +65,17 @@ impl Gateway {
         };
         let action = named("x-acs-action", "Action")?;
         check_version(&action, &named("x-acs-version", "Version")?)?;
+        self.throttle.take(&action, self.shared.now())?;
         let host = header("host").unwrap_or_default().to_owned();
         parameters.retain(|(name, _)| !is_common(name));
+        if let Err(refusal) = self.authorize(&caller, &action, &parameters) {
+            // The list of somebody who may see nothing is empty.
+            if action == DescribeContainerGroupsRequest::NAME {
+                let nothing = DescribeContainerGroupsResponse::default();
+                return Ok(Some(answer(StatusCode::OK, reply(nothing, request_id)?)));
+            }
+            return Err(refusal);
+        }
         let faults = self.shared.faults_of(&action);
         if !faults.delay.is_zero() {
             tokio::select! {
@@ -85,6 +97,36 @@ impl Gateway {
             return Ok(None);
         }
         Ok(Some(answer(StatusCode::OK, body)))
+    }
+}
+
+impl Gateway {
+    /// Whether the caller's policies allow this.
+    fn authorize(
+        &self,
+        caller: &Caller,
+        action: &str,
+        parameters: &[(String, String)],
+    ) -> Result<(), Refusal> {
+        let Caller::User(user) = caller else {
+            return Ok(());
+        };
+        let parameter = |name: &str| {
+            let found = parameters.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.clone())
+        };
+        let resource = ram::resource(&self.shared.config.region, action, parameter);
+        let action = ram::qualified(action);
+        let state = self.shared.state();
+        let record = state.resources.users.get(user);
+        if record.is_some_and(|record| ram::allows(&record.policies, &action, &resource)) {
+            return Ok(());
+        }
+        Err(Refusal::forbidden(AccessDenied {
+            user: user.clone(),
+            action,
+            resource,
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::nonces::{Nonces, Seen};
 use super::refusal::Refusal;
-use cloud_api::Credentials;
+use crate::shared::Shared;
 use cloud_api::signature::{SignatureError, v1, v3};
 use jiff::Timestamp;
 use std::sync::{Mutex, PoisonError};
@@ -59,33 +59,59 @@ impl Incoming<'_> {
     }
 }
 
+/// Whose signature a request carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// The account itself, which may do everything.
+    Account,
+    /// A user, who may do what policies allow.
+    User(String),
+}
+
+/// What is known of an access key.
+struct Key {
+    id: String,
+    secret: String,
+    caller: Caller,
+    /// What has to come with a key for a while, and until when it is good.
+    session: Option<(String, Timestamp)>,
+}
+
 /// Checks signatures.
 pub(super) struct Authenticator {
-    credentials: Vec<Credentials>,
     nonces: Mutex<Nonces>,
 }
 
 impl Authenticator {
-    pub(super) fn new(credentials: Vec<Credentials>) -> Self {
+    pub(super) fn new(nonces: Nonces) -> Self {
         Self {
-            credentials,
-            nonces: Mutex::default(),
+            nonces: Mutex::new(nonces),
         }
     }
 
-    /// Says yes or why not.
-    pub(super) fn check(&self, incoming: &Incoming<'_>, now: Timestamp) -> Result<(), Refusal> {
+    /// Says who calls, or why it is not believed.
+    pub(super) fn check(
+        &self,
+        incoming: &Incoming<'_>,
+        shared: &Shared,
+    ) -> Result<Caller, Refusal> {
+        let now = shared.now();
         if incoming.is_v3() {
-            self.check_v3(incoming, now)
+            self.check_v3(incoming, shared, now)
         } else {
-            self.check_v1(incoming, now)
+            self.check_v1(incoming, shared, now)
         }
     }
 
-    fn check_v3(&self, incoming: &Incoming<'_>, now: Timestamp) -> Result<(), Refusal> {
+    fn check_v3(
+        &self,
+        incoming: &Incoming<'_>,
+        shared: &Shared,
+        now: Timestamp,
+    ) -> Result<Caller, Refusal> {
         let header = incoming.mandatory_header("authorization")?;
         let authorization = v3::Authorization::parse(&header).map_err(refuse_signature)?;
-        let credentials = self.find(&authorization.access_key_id)?;
+        let key = find(shared, &authorization.access_key_id)?;
         check_time(&incoming.mandatory_header("x-acs-date")?, now)?;
         let mut headers = Vec::with_capacity(authorization.signed_headers.len());
         for name in &authorization.signed_headers {
@@ -108,17 +134,25 @@ impl Authenticator {
             payload_hash: &payload_hash,
         };
         signed
-            .verify(&credentials.access_key_secret, &authorization.signature)
+            .verify(&key.secret, &authorization.signature)
             .map_err(refuse_signature)?;
-        self.remember(
-            credentials,
-            &incoming.mandatory_header("x-acs-signature-nonce")?,
+        check_session(
+            &key,
+            incoming.header("x-acs-security-token").as_deref(),
             now,
-        )
+        )?;
+        let nonce = incoming.mandatory_header("x-acs-signature-nonce")?;
+        self.remember(&key, &nonce, now)?;
+        Ok(key.caller)
     }
 
-    fn check_v1(&self, incoming: &Incoming<'_>, now: Timestamp) -> Result<(), Refusal> {
-        let credentials = self.find(incoming.mandatory_parameter("AccessKeyId")?)?;
+    fn check_v1(
+        &self,
+        incoming: &Incoming<'_>,
+        shared: &Shared,
+        now: Timestamp,
+    ) -> Result<Caller, Refusal> {
+        let key = find(shared, incoming.mandatory_parameter("AccessKeyId")?)?;
         let method = incoming.mandatory_parameter("SignatureMethod")?;
         if !method.eq_ignore_ascii_case(v1::METHOD) {
             let message = format!(
@@ -130,38 +164,16 @@ impl Authenticator {
         check_time(incoming.mandatory_parameter("Timestamp")?, now)?;
         incoming.mandatory_parameter(v1::SIGNATURE_PARAMETER)?;
         let nonce = incoming.mandatory_parameter("SignatureNonce")?;
-        v1::verify(
-            incoming.method,
-            incoming.parameters,
-            &credentials.access_key_secret,
-        )
-        .map_err(refuse_signature)?;
-        self.remember(credentials, nonce, now)
-    }
-
-    fn find(&self, access_key_id: &str) -> Result<&Credentials, Refusal> {
-        let known = self
-            .credentials
-            .iter()
-            .find(|credentials| credentials.access_key_id == access_key_id);
-        known.ok_or_else(|| {
-            Refusal::new(
-                404,
-                "InvalidAccessKeyId.NotFound",
-                "Specified access key is not found.",
-            )
-        })
+        v1::verify(incoming.method, incoming.parameters, &key.secret).map_err(refuse_signature)?;
+        check_session(&key, incoming.parameter("SecurityToken"), now)?;
+        self.remember(&key, nonce, now)?;
+        Ok(key.caller)
     }
 
     /// Only after the signature was found right, so that nobody else can use nonces up.
-    fn remember(
-        &self,
-        credentials: &Credentials,
-        nonce: &str,
-        now: Timestamp,
-    ) -> Result<(), Refusal> {
+    fn remember(&self, key: &Key, nonce: &str, now: Timestamp) -> Result<(), Refusal> {
         let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
-        match nonces.remember(&credentials.access_key_id, nonce, now.as_second()) {
+        match nonces.remember(&key.id, nonce, now.as_second()) {
             Seen::New => Ok(()),
             Seen::Before => Err(Refusal::new(
                 400,
@@ -173,7 +185,79 @@ impl Authenticator {
                 "ServiceUnavailable",
                 "Too many calls within half an hour.",
             )),
+            Seen::Unwritten => Err(Refusal::new(
+                503,
+                "ServiceUnavailable",
+                "The cloud cannot write to its directory.",
+            )),
         }
+    }
+}
+
+/// The account's keys are looked at first: they are the ones that come often, and need no lock.
+fn find(shared: &Shared, id: &str) -> Result<Key, Refusal> {
+    let mut own = shared.config.credentials.iter();
+    if let Some(own) = own.find(|own| own.access_key_id == id) {
+        return Ok(Key {
+            id: id.to_owned(),
+            secret: own.access_key_secret.clone(),
+            caller: Caller::Account,
+            session: None,
+        });
+    }
+    let state = shared.state();
+    if let Some(session) = state.resources.sessions.get(id) {
+        return Ok(Key {
+            id: id.to_owned(),
+            secret: session.secret.clone(),
+            caller: Caller::User(session.user.clone()),
+            session: Some((session.token.clone(), session.expires_at)),
+        });
+    }
+    let mut users = state.resources.users.iter();
+    let found = users.find_map(|(name, user)| Some((name, user.keys.get(id)?)));
+    match found {
+        Some((name, key)) if key.active => Ok(Key {
+            id: id.to_owned(),
+            secret: key.secret.clone(),
+            caller: Caller::User(name.clone()),
+            session: None,
+        }),
+        Some(_) => Err(Refusal::new(
+            403,
+            "InvalidAccessKeyId.Inactive",
+            "Specified access key is disabled.",
+        )),
+        None => Err(Refusal::new(
+            404,
+            "InvalidAccessKeyId.NotFound",
+            "Specified access key is not found.",
+        )),
+    }
+}
+
+/// A key for a while is good only with its token, and any other key only without one.
+fn check_session(key: &Key, token: Option<&str>, now: Timestamp) -> Result<(), Refusal> {
+    let refuse = |code: &str, message: &str| Err(Refusal::new(400, code, message));
+    match (&key.session, token.filter(|token| !token.is_empty())) {
+        (None, None) => Ok(()),
+        (Some(_), None) => refuse(
+            "MissingSecurityToken",
+            "SecurityToken is mandatory for this access key.",
+        ),
+        (Some((known, _)), Some(given)) if known != given => refuse(
+            "InvalidSecurityToken.MismatchWithAccessKey",
+            "Specified SecurityToken does not belong to the access key.",
+        ),
+        (Some((_, expires_at)), Some(_)) if *expires_at <= now => refuse(
+            "InvalidSecurityToken.Expired",
+            "Specified SecurityToken is expired.",
+        ),
+        (Some(_), Some(_)) => Ok(()),
+        (None, Some(_)) => refuse(
+            "InvalidSecurityToken.MismatchWithAccessKey",
+            "Specified SecurityToken does not belong to the access key.",
+        ),
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod api;
 mod authenticate;
-mod nonces;
+mod control;
+pub(crate) mod nonces;
 mod private;
 pub(crate) mod refusal;
+mod throttle;
 pub(crate) mod tickets;
 mod websocket;
 
@@ -17,10 +19,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nonces::Nonces;
 use refusal::Refusal;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
+use throttle::Throttle;
 use tickets::Tickets;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -44,16 +48,17 @@ type Answer = Response<Full<Bytes>>;
 pub(crate) struct Gateway {
     shared: Arc<Shared>,
     authenticator: Authenticator,
+    throttle: Throttle,
     tickets: Tickets,
     exec_sessions: Arc<Semaphore>,
 }
 
 impl Gateway {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let authenticator = Authenticator::new(shared.config.credentials.clone());
+    pub(crate) fn new(shared: Arc<Shared>, nonces: Nonces) -> Self {
         Self {
+            authenticator: Authenticator::new(nonces),
+            throttle: Throttle::new(shared.config.call_limits.clone()),
             shared,
-            authenticator,
             tickets: Tickets::default(),
             exec_sessions: Arc::new(Semaphore::new(MAX_EXEC_SESSIONS)),
         }
@@ -68,6 +73,7 @@ impl Gateway {
                 .private(&request)
                 .await
                 .map(|body| Some(json(StatusCode::OK, &body))),
+            (_, path) if path.starts_with(control::PREFIX) => self.control(request).await.map(Some),
             (method, path) => {
                 let message = format!("There is nothing at {method} {path}.");
                 Err(Refusal::new(404, "InvalidAction.NotFound", message))
@@ -88,14 +94,30 @@ impl Gateway {
 fn refused(refusal: &Refusal, request_id: &str) -> Answer {
     let status =
         StatusCode::from_u16(refusal.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = serde_json::json!({
+    let mut body = serde_json::json!({
         "RequestId": request_id,
         "HostId": "local-cloud",
         "Code": refusal.code,
         "Message": refusal.message,
         "Recommend": "https://help.aliyun.com/zh/eci",
     });
-    json(status, &body)
+    if let Some(denied) = &refusal.access_denied {
+        body["AccessDeniedDetail"] = serde_json::json!({
+            "PolicyType": "AccountLevelIdentityBasedPolicy",
+            "NoPermissionType": "ImplicitDeny",
+            "AuthAction": denied.action,
+            "AuthPrincipalType": "SubUser",
+            "AuthPrincipalDisplayName": denied.user,
+            "AuthPrincipalOwnerId": crate::ram::ACCOUNT,
+            "AuthResource": denied.resource,
+        });
+    }
+    let mut answer = json(status, &body);
+    if let Some(wait_ms) = refusal.retry_after_ms {
+        let wait = http::HeaderValue::from(wait_ms);
+        answer.headers_mut().insert("x-acs-retry-after", wait);
+    }
+    answer
 }
 
 fn json(status: StatusCode, body: &Value) -> Answer {

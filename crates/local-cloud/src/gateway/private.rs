@@ -3,7 +3,7 @@
 //! Both take the usual signatures, or the local token as `Authorization: Bearer …`.
 
 use super::Gateway;
-use super::authenticate::Incoming as Signed;
+use super::authenticate::{Caller, Incoming as Signed};
 use super::refusal::Refusal;
 use crate::state::record::GroupRecord;
 use cloud_api::encoding::parse_form;
@@ -30,12 +30,8 @@ impl Gateway {
             .headers()
             .get("authorization")
             .and_then(|value| value.to_str().ok());
-        if let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) {
-            let known = self.shared.config.local_token.as_deref();
-            let right = known.is_some_and(|known| same(known, token));
-            return right
-                .then_some(())
-                .ok_or_else(|| Refusal::new(403, "Forbidden", "The local token is wrong."));
+        if header.is_some_and(|value| value.starts_with("Bearer ")) {
+            return self.check_token(header);
         }
         let query = parse_form(request.uri().query().unwrap_or_default())
             .map_err(|error| Refusal::new(400, "InvalidParameter", error.to_string()))?;
@@ -47,7 +43,25 @@ impl Gateway {
             headers: request.headers(),
             body: b"",
         };
-        self.authenticator.check(&signed, self.shared.now())
+        match self.authenticator.check(&signed, &self.shared)? {
+            Caller::Account => Ok(()),
+            Caller::User(user) => {
+                let message = format!("User {user} may not read this; the account itself may.");
+                Err(Refusal::new(403, "Forbidden.SubUser", message))
+            }
+        }
+    }
+
+    /// Whether an `Authorization` header holds the local token.
+    pub(super) fn check_token(&self, header: Option<&str>) -> Result<(), Refusal> {
+        let given = header.and_then(|value| value.strip_prefix("Bearer "));
+        let known = self.shared.config.local_token.as_deref();
+        let right = known
+            .zip(given)
+            .is_some_and(|(known, given)| same(known, given));
+        right
+            .then_some(())
+            .ok_or_else(|| Refusal::new(403, "Forbidden", "The local token is wrong."))
     }
 }
 

@@ -9,6 +9,18 @@ pub(crate) struct Refusal {
     pub(crate) code: String,
     pub(crate) http_status: u16,
     pub(crate) message: String,
+    /// When the next call may go through.
+    pub(crate) retry_after_ms: Option<u64>,
+    /// Who lacks which right.
+    pub(crate) access_denied: Option<Box<AccessDenied>>,
+}
+
+/// Who lacks which right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AccessDenied {
+    pub(crate) user: String,
+    pub(crate) action: String,
+    pub(crate) resource: String,
 }
 
 impl Refusal {
@@ -21,6 +33,20 @@ impl Refusal {
             code: code.into(),
             http_status,
             message: message.into(),
+            retry_after_ms: None,
+            access_denied: None,
+        }
+    }
+
+    /// A user lacks a right.
+    pub(crate) fn forbidden(denied: AccessDenied) -> Self {
+        let message = format!(
+            "User {} is not authorized to do {} on {}; give it a policy that allows that.",
+            denied.user, denied.action, denied.resource
+        );
+        Self {
+            access_denied: Some(Box::new(denied)),
+            ..Self::new(403, "Forbidden.RAM", message)
         }
     }
 

@@ -1,6 +1,7 @@
 //! Everything the cloud knows, in memory; what has changed since it was last written is marked.
 
 pub(crate) mod faults;
+pub(crate) mod identity;
 pub(crate) mod pools;
 pub(crate) mod record;
 pub(crate) mod resources;

@@ -3,6 +3,7 @@
 //! What a member's status is follows from its times and the clock, so nothing has to run for it to move on.
 
 use super::faults::FaultRecord;
+use super::identity::{SessionRecord, UserRecord};
 use cloud_api::model::Tag;
 use cloud_api::model::commit::CommitContainerRequest;
 use cloud_api::model::data_cache::CreateDataCacheRequest;
@@ -66,6 +67,8 @@ tables! {
     fixed_addresses: FixedAddress = "fixed-address",
     faults: FaultRecord = "fault",
     file_systems: FileSystemRecord = "file-system",
+    users: UserRecord = "user",
+    sessions: SessionRecord = "session",
 }
 
 /// Two stages and an end, each as long as the next; a change later is one more.

@@ -2,6 +2,7 @@
 
 use super::State;
 use super::faults::FaultRecord;
+use super::identity::SessionRecord;
 use super::resources::{
     CommitRecord, DataCacheRecord, FixedAddress, ImageCacheRecord, OperationRecord, Resource,
 };
@@ -23,6 +24,7 @@ impl State {
         self.drop_rows(|operation: &OperationRecord| {
             now.duration_since(operation.expires_at) > KEEP_TASKS
         });
+        self.drop_rows(|session: &SessionRecord| session.expires_at <= now);
         self.drop_rows(|fault: &FaultRecord| fault.is_spent(now));
         for fixed in self.drop_rows(|fixed: &FixedAddress| fixed.until <= now) {
             self.pools.give_back_address(&fixed.v_switch, fixed.address);

@@ -9,15 +9,15 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-type Pairs = Vec<(String, String)>;
+pub type Pairs = Vec<(String, String)>;
 
-fn pairs<const N: usize>(list: [(&str, &str); N]) -> Pairs {
+pub fn pairs<const N: usize>(list: [(&str, &str); N]) -> Pairs {
     list.map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
 }
 
 /// Sends a raw request; answers with status and body.
-async fn send(test: &TestCloud, head: &str, body: &str) -> (u16, Value) {
+pub async fn send(test: &TestCloud, head: &str, body: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(test.cloud.address()).await.unwrap();
     let message = format!(
         "{head}content-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -32,7 +32,7 @@ async fn send(test: &TestCloud, head: &str, body: &str) -> (u16, Value) {
 }
 
 /// A signed describe call, after whose signing something may be changed.
-async fn v3_call(
+pub async fn v3_call(
     test: &TestCloud,
     headers: &Pairs,
     secret: &str,
@@ -72,7 +72,7 @@ async fn v3_call_at(
     send(test, &head, "").await
 }
 
-fn describe_headers(nonce: &str, date: Timestamp) -> Pairs {
+pub fn describe_headers(nonce: &str, date: Timestamp) -> Pairs {
     pairs([
         ("x-acs-action", "DescribeContainerGroups"),
         ("x-acs-version", "2018-08-08"),

@@ -5,10 +5,12 @@
 mod actions;
 mod admission;
 mod caches;
+mod control;
 mod durability;
 mod exec;
 mod faults;
 mod gateway;
+mod identity;
 mod lifecycle;
 mod real;
 mod scale;
