@@ -343,7 +343,7 @@ pub async fn forward(
         return down();
     };
     name_user(&mut request, user);
-    match client::send(&target, request).await {
+    match client::send(&target, request, &core.tunnels).await {
         Ok(response) => response,
         Err(error) => {
             let place = api_version(group, version);

@@ -7,7 +7,7 @@ use crate::auth::pki::Pki;
 use crate::auth::token::Tokens;
 use crate::crd::controller;
 use crate::discovery::RemoteGroup;
-use crate::http::client::Dialer;
+use crate::http::client::{Dialer, Tunnels};
 use crate::http::pool::Pool;
 use crate::http::tls::{self, TlsError, Trust};
 use crate::openapi::Documents;
@@ -39,6 +39,8 @@ pub struct Core {
     pub allocator: Arc<Allocator>,
     /// Connections to webhooks and aggregated servers.
     pub pool: Pool,
+    /// Sessions that are passed through.
+    pub tunnels: Tunnels,
     /// What aggregated servers serve.
     pub remotes: Remotes,
     /// OpenAPI v3.

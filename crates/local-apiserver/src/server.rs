@@ -9,7 +9,7 @@ use crate::bootstrap;
 use crate::core::Core;
 use crate::crd;
 use crate::expiry;
-use crate::http::client::{Dialer, HostDialer};
+use crate::http::client::{Dialer, HostDialer, Tunnels};
 use crate::http::transport::InProcess;
 use crate::http::{listen, tls};
 use crate::registry::{Catalogs, Resource};
@@ -139,6 +139,7 @@ impl ApiServer {
                 (token.clone(), user)
             })
             .collect();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let core = Arc::new(Core {
             store,
             catalogs: Catalogs::new(built_in),
@@ -150,12 +151,15 @@ impl ApiServer {
             kubelet_tls: Default::default(),
             documents: Default::default(),
             pool: Default::default(),
+            tunnels: Tunnels {
+                stop: stop.clone(),
+                tasks: tasks.clone(),
+            },
             remotes: Default::default(),
             allocator: Arc::new(Allocator::new(config.service_cidr.0, config.service_cidr.1)),
         });
         crd::controller::refresh(&core);
         bootstrap::run(&core, config.service_cidr.0).await?;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(crd::controller::run(core.clone(), stop.clone()));
         tasks.spawn(aggregation::run(core.clone(), stop.clone()));
         tasks.spawn(expiry::run(core.clone(), stop.clone()));

@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -42,10 +44,20 @@ pub struct Target<'a> {
     pub dialer: &'a dyn Dialer,
 }
 
+/// Upgraded connections that are passed through, byte by byte, until either side or the server ends.
+#[derive(Default)]
+pub struct Tunnels {
+    /// Ends them all.
+    pub stop: CancellationToken,
+    /// Waits for their end.
+    pub tasks: TaskTracker,
+}
+
 /// Sends a request on a connection of its own; an upgrade is tunnelled between both sides.
 pub async fn send(
     target: &Target<'_>,
     mut request: Request<RequestBody>,
+    tunnels: &Tunnels,
 ) -> Result<Response<ResponseBody>, BoxError> {
     let upgrading = request.headers().contains_key(header::UPGRADE);
     let client_side = upgrading.then(|| hyper::upgrade::on(&mut request));
@@ -55,11 +67,17 @@ pub async fn send(
         && let Some(client_side) = client_side
     {
         let server_side = hyper::upgrade::on(&mut response);
-        // Ends with either side: both are owned by the copy.
-        tokio::spawn(async move {
-            if let (Ok(client), Ok(server)) = (client_side.await, server_side.await) {
-                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        let stop = tunnels.stop.clone();
+        tunnels.tasks.spawn(async move {
+            let carrying = async {
+                if let (Ok(client), Ok(server)) = (client_side.await, server_side.await) {
+                    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = carrying => {}
             }
         });
         let (parts, _) = response.into_parts();

@@ -1,6 +1,7 @@
 //! Requests that end elsewhere: at a kubelet, in a pod or behind a Service.
 
 mod place;
+mod refusal;
 
 use crate::core::Core;
 use crate::http::ResponseBody;
@@ -110,7 +111,8 @@ async fn to_kubelet(
         dialer: core.dialer.as_ref(),
     };
     let request = forwarded(parts, tail, &kubelet.host, body)?;
-    client::send(&target, request).await.map_err(|error| {
+    let sent = client::send(&target, request, &core.tunnels).await;
+    sent.map_err(|error| {
         ApiError::plain(format!(
             "error trying to reach the kubelet of node {} at {}: {error}",
             kubelet.name, kubelet.address
@@ -136,14 +138,13 @@ async fn to_place(
         tls,
         dialer: core.dialer.as_ref(),
     };
-    let mut request = forwarded(parts, tail, &place.address.to_string(), body)?;
-    request.headers_mut().remove(header::AUTHORIZATION);
-    client::send(&target, request)
+    let request = forwarded(parts, tail, &place.address.to_string(), body)?;
+    client::send(&target, request, &core.tunnels)
         .await
         .map_err(|error| ApiError::unavailable(format!("error trying to reach service: {error}")))
 }
 
-/// The request as the other side gets it: same method, headers and body.
+/// The request as the other side gets it: same method, headers and body, without what proves to us who asks.
 pub fn forwarded(
     parts: &request::Parts,
     tail: &str,
@@ -156,6 +157,7 @@ pub fn forwarded(
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     parts.version = http::Version::HTTP_11;
     let headers = &mut parts.headers;
+    headers.remove(header::AUTHORIZATION);
     for name in ["impersonate-user", "impersonate-group", "impersonate-uid"] {
         headers.remove(name);
     }
@@ -230,7 +232,8 @@ async fn to_pod(
             path.name
         ))
     })?;
-    to_kubelet(core, &kubelet, &tail, parts, body).await
+    let response = to_kubelet(core, &kubelet, &tail, parts, body).await?;
+    refusal::as_status(response, &path.name).await
 }
 
 /// The container that is meant, or the sentence that asks for one.

@@ -7,6 +7,7 @@ mod custom;
 mod durability;
 mod golden;
 mod kubectl;
+mod kubelet;
 mod remote;
 mod tls;
 mod walkthrough;
