@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::command::cloud::arguments::CloudArguments;
+
 /// Elastic capacity for Kubernetes: steady load on nodes you own, peaks on serverless containers billed by the second.
 #[derive(Debug, Parser)]
 #[command(name = "springtide", version, arg_required_else_help = true)]
@@ -43,6 +45,8 @@ pub enum Command {
     Timeline(TimelineArguments),
     /// The elastic parts on any cluster: virtual nodes, controllers, admission webhook.
     VirtualNode(VirtualNodeArguments),
+    /// The local cloud: container groups, faults on demand, users, network file systems, public addresses.
+    Cloud(CloudArguments),
     /// Print shell completions.
     Completions {
         /// Which shell.
@@ -106,6 +110,19 @@ pub struct UpArguments {
     /// Address of the API server; port 0 takes a free one and keeps it.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// Whether the local cloud refuses calls beyond the documented limits, as the real one does.
+    #[arg(long, default_value = "documented")]
+    pub cloud_call_limits: CallLimitsChoice,
+}
+
+/// How often the local cloud may be called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CallLimitsChoice {
+    /// As often as the vendor's documentation says.
+    #[default]
+    Documented,
+    /// Without limits, for measuring.
+    None,
 }
 
 /// How big the cluster is.
@@ -304,7 +321,7 @@ pub struct VirtualNodeRunArguments {
 }
 
 /// `90s`, `2m`, `500ms`, `1m30s`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration; write for example 90s, 2m or 500ms");
     let mut rest = text.trim();
     if rest.is_empty() {

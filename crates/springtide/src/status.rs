@@ -41,6 +41,12 @@ pub struct CloudStatus {
     pub region: String,
     pub access_key_id: String,
     pub access_key_secret: String,
+    /// Opens the cloud's control API.
+    #[serde(default)]
+    pub control_token: String,
+    /// Whether the cloud refuses calls beyond the documented limits.
+    #[serde(default)]
+    pub call_limits: bool,
     /// True when container groups exist only on paper.
     pub simulated: bool,
     pub eci: EndpointStatus,
@@ -121,6 +127,8 @@ mod tests {
                 region: "cn-hangzhou".to_string(),
                 access_key_id: "id".to_string(),
                 access_key_secret: "secret".to_string(),
+                control_token: "token".to_string(),
+                call_limits: true,
                 simulated: false,
                 eci: EndpointStatus {
                     endpoint: "127.0.0.1:2".to_string(),

@@ -76,7 +76,23 @@ impl Gateway {
             }
             return Err(refusal);
         }
-        let faults = self.shared.faults_of(&action);
+        let call = Call {
+            shared: &self.shared,
+            tickets: &self.tickets,
+            parameters: &parameters,
+            host,
+        };
+        self.carry_out(&action, &call, request_id).await
+    }
+
+    /// Does what was asked for, or what a fault makes of it.
+    async fn carry_out(
+        &self,
+        action: &str,
+        call: &Call<'_>,
+        request_id: &str,
+    ) -> Result<Option<Answer>, Refusal> {
+        let faults = self.shared.faults_of(action);
         if !faults.delay.is_zero() {
             tokio::select! {
                 () = self.shared.shutdown.cancelled() => {}
@@ -86,13 +102,7 @@ impl Gateway {
         if let Some(refusal) = faults.refusal {
             return Err(refusal);
         }
-        let call = Call {
-            shared: &self.shared,
-            tickets: &self.tickets,
-            parameters: &parameters,
-            host,
-        };
-        let body = dispatch(&action, &call, request_id).await?;
+        let body = dispatch(action, call, request_id).await?;
         if faults.lose_answer {
             return Ok(None);
         }

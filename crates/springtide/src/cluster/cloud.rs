@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use cloud_api::Credentials;
+use cloud_api::client::CallLimits;
 use local_cloud::backend::{
     GroupBackend, RealBackend, RealBackendConfig, SimulatedBackend, StartDelay,
 };
@@ -13,7 +14,7 @@ use local_network::ClusterNetwork;
 use local_runtime::Runtime;
 use rand::distr::{Alphanumeric, SampleString};
 
-use crate::cli::SizeArguments;
+use crate::cli::{CallLimitsChoice, SizeArguments};
 use crate::cluster::addresses;
 use crate::data_dir::DataDir;
 use crate::status::{CloudStatus, ClusterStatus, EndpointStatus, VSwitchStatus};
@@ -25,10 +26,15 @@ const SECURITY_GROUP: &str = "sg-local";
 pub async fn start(
     data_dir: &DataDir,
     size: &SizeArguments,
+    call_limits: CallLimitsChoice,
     runtime: &Runtime,
     network: &ClusterNetwork,
     before: Option<&ClusterStatus>,
 ) -> anyhow::Result<(LocalCloud, CloudStatus)> {
+    let known = before.map(|status| status.cloud.control_token.clone());
+    let control_token = known
+        .filter(|token| !token.is_empty())
+        .unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), 40));
     let (key_id, secret) = match before {
         Some(status) => (
             status.cloud.access_key_id.clone(),
@@ -39,6 +45,10 @@ pub async fn start(
     let v_switches = v_switches(&size.zones);
     let mut config = LocalCloudConfig::new(data_dir.cloud(), Credentials::new(&key_id, &secret));
     config.region = REGION.to_string();
+    config.local_token = Some(control_token.clone());
+    if call_limits == CallLimitsChoice::Documented {
+        config.call_limits = CallLimits::documented();
+    }
     config.zones = size
         .zones
         .iter()
@@ -90,6 +100,8 @@ pub async fn start(
         region: REGION.to_string(),
         access_key_id: key_id,
         access_key_secret: secret,
+        control_token,
+        call_limits: call_limits == CallLimitsChoice::Documented,
         simulated: size.simulated,
         eci: EndpointStatus {
             endpoint: cloud.address().to_string(),

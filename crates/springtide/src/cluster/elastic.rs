@@ -50,7 +50,8 @@ pub async fn start(
     start_metrics(api, network, shutdown, tasks).await
 }
 
-fn eci_client(cloud: &CloudStatus) -> anyhow::Result<EciClient> {
+/// A client of a cluster's cloud, which keeps the call limits that the cloud keeps.
+pub(crate) fn eci_client(cloud: &CloudStatus) -> anyhow::Result<EciClient> {
     let credentials = Credentials::new(&cloud.access_key_id, &cloud.access_key_secret);
     let mut config = EciConfig::new(
         format!("http://{}", cloud.eci.endpoint),
@@ -59,9 +60,11 @@ fn eci_client(cloud: &CloudStatus) -> anyhow::Result<EciClient> {
     );
     // Every creation waits for the cloud's disk, so many are under way at once; the virtual node bounds them too.
     config.max_in_flight = 256;
-    // The documented call limits protect an account at the real cloud; the local one has none.
-    EciClient::new(config.without_limits(), ClientSources::system())
-        .context("set up the cloud's client")
+    // Where the cloud refuses nothing, waiting would only cost time.
+    if !cloud.call_limits {
+        config = config.without_limits();
+    }
+    EciClient::new(config, ClientSources::system()).context("set up the cloud's client")
 }
 
 async fn start_routing(

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+pub(crate) use elastic::eci_client;
 use local_apiserver::{ApiServer, ApiServerConfig};
 use local_cloud::LocalCloud;
 use local_controllers::ControllersConfig;
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::SHIM;
-use crate::cli::SizeArguments;
+use crate::cli::{CallLimitsChoice, SizeArguments};
 use crate::data_dir::{DataDir, Lock, write_private};
 use crate::status::{ApiStatus, ClusterStatus};
 
@@ -37,6 +38,8 @@ pub struct ClusterConfig {
     pub data_dir: DataDir,
     pub size: SizeArguments,
     pub listen: SocketAddr,
+    /// Whether the cloud refuses calls beyond the documented limits; measuring and showing go without.
+    pub cloud_call_limits: CallLimitsChoice,
 }
 
 impl ClusterConfig {
@@ -45,6 +48,7 @@ impl ClusterConfig {
             data_dir,
             size,
             listen,
+            cloud_call_limits: CallLimitsChoice::None,
         }
     }
 }
@@ -91,6 +95,7 @@ impl Cluster {
             data_dir,
             size,
             listen,
+            cloud_call_limits,
         } = config;
         let begin = Instant::now();
         let cluster_id = data_dir.cluster_id();
@@ -142,7 +147,14 @@ impl Cluster {
 
         let (workers, cloud) = tokio::try_join!(
             workers::start(&data_dir, &size, &api, &runtime, &network, &shutdown),
-            cloud::start(&data_dir, &size, &runtime, &network, before.as_ref()),
+            cloud::start(
+                &data_dir,
+                &size,
+                cloud_call_limits,
+                &runtime,
+                &network,
+                before.as_ref()
+            ),
         )?;
         let (cloud, cloud_status) = cloud;
         elastic::start(

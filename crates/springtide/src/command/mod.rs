@@ -1,5 +1,6 @@
 //! One module a subcommand.
 
+pub(crate) mod cloud;
 mod down;
 mod image;
 mod load;
@@ -30,6 +31,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Load(arguments) => load::run(arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Timeline(arguments) => timeline::run(arguments).await,
+        Command::Cloud(arguments) => cloud::run(arguments).await,
         Command::VirtualNode(arguments) => virtual_node::run(arguments).await,
         Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
         Command::BenchVirtualNode { repeat } => demo::bench_virtual_node::run(repeat).await,

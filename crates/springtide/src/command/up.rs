@@ -13,11 +13,14 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
         cluster,
         size,
         listen,
+        cloud_call_limits,
     } = arguments;
     host::check()?;
     let data_dir = DataDir::new(&cluster.data_dir);
     let step = Step::start("starting the cluster");
-    let cluster = Cluster::start(ClusterConfig::new(data_dir.clone(), size, listen)).await?;
+    let mut config = ClusterConfig::new(data_dir.clone(), size, listen);
+    config.cloud_call_limits = cloud_call_limits;
+    let cluster = Cluster::start(config).await?;
     let status = cluster.status().clone();
     step.done(format!("API {}", status.api.url));
     if status.cloud.simulated {

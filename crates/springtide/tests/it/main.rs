@@ -5,6 +5,7 @@
 mod bad_input;
 mod burst;
 mod busybox;
+mod cloud;
 mod cluster;
 mod killed;
 mod kubectl;
