@@ -22,3 +22,13 @@ pub const ACCESS_KEY_ID: &str = "access-key-id";
 pub const ACCESS_KEY_SECRET: &str = "access-key-secret";
 /// On the Lease while the add-on is being removed: whoever leads stops, lets go and does not come back.
 pub const UNINSTALLING: &str = "springtide.io/uninstalling";
+/// On all objects of the add-on.
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// On all objects of the add-on: the version that wrote them.
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
+/// On the ServiceAccount: `in-cluster` or `managed`.
+pub const MODE_ANNOTATION: &str = "springtide.io/mode";
+/// Where nodes keep their leases.
+pub const NODE_LEASES: &str = "kube-node-lease";
+/// Version of this program, which is the add-on's.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -47,6 +47,10 @@ pub enum Command {
     VirtualNode(VirtualNodeArguments),
     /// The local cloud: container groups, faults on demand, users, network file systems, public addresses.
     Cloud(CloudArguments),
+    /// Install, look at and remove the elastic parts on any cluster.
+    Addon(AddonArguments),
+    /// Rights of the cloud's RAM users.
+    RamUser(RamUserArguments),
     /// Print shell completions.
     Completions {
         /// Which shell.
@@ -318,6 +322,164 @@ pub struct VirtualNodeRunArguments {
         hide = true
     )]
     pub metadata_endpoint: String,
+}
+
+#[derive(Debug, Args)]
+pub struct AddonArguments {
+    /// Kubeconfig of the cluster; the usual places are looked at when absent.
+    #[arg(long, global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: AddonCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AddonCommand {
+    /// Install, or bring to what the flags say; doing it again changes nothing.
+    Install(AddonInstallArguments),
+    /// Bring an installed add-on to this program's version; settings stay.
+    Upgrade(AddonInstallArguments),
+    /// Print what `install` would apply, as YAML.
+    Manifests {
+        #[command(flatten)]
+        options: AddonOptions,
+        /// Write a Helm chart into this directory instead; used by `cargo xtask generate`.
+        #[arg(long, hide = true)]
+        chart_dir: Option<PathBuf>,
+    },
+    /// List add-ons, with the version that is installed.
+    List {
+        /// `text` or `json`.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
+    /// Show how an add-on does: replicas, leader, nodes, what is missing.
+    Status {
+        /// The add-on.
+        name: AddonName,
+        /// `text` or `json`.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
+    /// Drain and remove: pods and container groups first, verified in the cloud, then nodes and objects.
+    Uninstall {
+        /// The add-on.
+        name: AddonName,
+        /// What may stay; without it everything goes or nothing is said to be done.
+        #[arg(long, value_delimiter = ',')]
+        abandon: Vec<Abandoned>,
+        /// Longest wait for each step.
+        #[arg(long, default_value = "5m", value_parser = parse_duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        cloud: CloudPlaceArguments,
+    },
+}
+
+/// Add-ons there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AddonName {
+    /// Virtual nodes, ElasticWorkload and the admission webhook.
+    AckVirtualNode,
+}
+
+/// What may stay behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Abandoned {
+    /// Container groups in the cloud; they go on being billed.
+    Groups,
+    /// ElasticWorkload objects and their definition.
+    ElasticWorkloads,
+}
+
+/// Which cloud is meant; the installed controller's settings hold where nothing is said.
+#[derive(Clone, Debug, Args)]
+pub struct CloudPlaceArguments {
+    /// Region id.
+    #[arg(long, env = "ECI_REGION")]
+    pub region: Option<String>,
+    /// The cluster's id in the cloud; the UID of namespace kube-system when nobody says another.
+    #[arg(long, env = "ALIYUN_CLUSTERID")]
+    pub cluster_id: Option<String>,
+    /// Where container instances are asked for, instead of the region's endpoint.
+    #[arg(long, env = "ECI_ENDPOINT")]
+    pub endpoint: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AddonOptions {
+    /// The add-on.
+    pub name: AddonName,
+    /// Where the controller runs: as a Deployment, or outside with `springtide virtual-node run --kubeconfig`.
+    #[arg(long)]
+    pub mode: Option<AddonMode>,
+    /// The controller's image.
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Replicas of the controller.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub replicas: Option<u32>,
+    #[command(flatten)]
+    pub cloud: CloudPlaceArguments,
+    /// vSwitches, in the order in which zones are tried.
+    #[arg(long, env = "ECI_VSWITCH")]
+    pub v_switch: Option<String>,
+    /// Default security group.
+    #[arg(long, env = "ECI_SECURITY_GROUP")]
+    pub security_group: Option<String>,
+    /// Further variables of the controller, `NAME=VALUE`.
+    #[arg(long = "set-env", value_parser = parse_variable)]
+    pub set_env: Vec<(String, String)>,
+}
+
+/// Where the controller runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AddonMode {
+    /// As a Deployment with two replicas.
+    InCluster,
+    /// Outside the cluster, with a kubeconfig.
+    Managed,
+}
+
+#[derive(Debug, Args)]
+pub struct AddonInstallArguments {
+    #[command(flatten)]
+    pub options: AddonOptions,
+    /// Only say what would be done; the server checks it.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RamUserArguments {
+    #[command(subcommand)]
+    pub command: RamUserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RamUserCommand {
+    /// Print the least policy an add-on needs; with --user, make it and attach it with the key in the environment.
+    Grant {
+        /// The add-on.
+        #[arg(long)]
+        addon: AddonName,
+        /// RAM user that gets the policy.
+        #[arg(long)]
+        user: Option<String>,
+        /// Where the access service listens.
+        #[arg(long, default_value = cloud_api::model::ram::ENDPOINT, env = "RAM_ENDPOINT")]
+        endpoint: String,
+    },
+}
+
+/// `NAME=VALUE`.
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
+        _ => Err(format!(
+            "{text:?} is not NAME=VALUE; write for example ECI_QUOTA_CPU=1000"
+        )),
+    }
 }
 
 /// `90s`, `2m`, `500ms`, `1m30s`.

@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask ci | test | tidy | bench`.
+//! The workspace's own commands: `cargo xtask ci | test | tidy | generate | bench`.
 //!
 //! It orchestrates tools that exist (cargo, apt-get); it holds no product code.
 
@@ -29,6 +29,8 @@ enum Command {
     },
     /// Check sizes of files and functions against the list that may only shrink.
     Tidy,
+    /// Write generated files anew: the Helm chart. Tests fail while they are old.
+    Generate,
     /// Measure, as ratios and medians, with numbers anyone can repeat.
     Bench {
         /// What to measure.
@@ -64,6 +66,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Test { filter } => test(filter.as_deref()),
         Command::Tidy => tidy::check(),
+        Command::Generate => generate(),
         Command::Bench { what } => bench::run(&what),
     }
 }
@@ -76,4 +79,20 @@ fn test(filter: Option<&str>) -> anyhow::Result<()> {
     let mut arguments = vec!["test", "--workspace"];
     arguments.extend(filter);
     run::cargo(&arguments)
+}
+
+/// The program itself knows its manifests; it writes the chart.
+fn generate() -> anyhow::Result<()> {
+    run::cargo(&[
+        "run",
+        "--quiet",
+        "--package",
+        "springtide",
+        "--",
+        "addon",
+        "manifests",
+        "ack-virtual-node",
+        "--chart-dir",
+        "deploy/charts/ack-virtual-node",
+    ])
 }

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::routing::RoutingView;
 pub use identity::{AdmissionIdentity, IdentityError, IdentityFiles};
-pub use registration::{RegistrationError, WebhookAddress, register_admission};
+pub use registration::{
+    RegistrationError, WebhookAddress, register_admission, webhook_configuration,
+};
 pub use server::AdmissionError;
 
 /// Path for pods that carry the label themselves.

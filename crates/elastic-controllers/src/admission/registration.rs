@@ -48,7 +48,7 @@ pub async fn register_admission(
     profile: &EciProfile,
 ) -> Result<(), RegistrationError> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let wanted = configuration(address, authority_pem, profile);
+    let wanted = webhook_configuration(address, authority_pem, profile);
     for attempt in 1.. {
         match put(&api, &wanted).await {
             Ok(()) => break,
@@ -78,8 +78,10 @@ async fn put(
         .map(drop)
 }
 
+/// What [`register_admission`] writes.
+///
 /// The selectors mirror `elastic_core::routing::place`; they are alternatives, so each has a webhook of its own.
-fn configuration(
+pub fn webhook_configuration(
     address: &WebhookAddress,
     authority_pem: &str,
     profile: &EciProfile,
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn every_documented_label_has_a_webhook_that_never_blocks_pods() {
-        let configuration = configuration(
+        let configuration = webhook_configuration(
             &WebhookAddress::Url("https://127.0.0.1:9443/".into()),
             "PEM",
             &EciProfile::default(),
@@ -266,7 +268,7 @@ mod tests {
             name: "vk-webhook".into(),
             port: 443,
         };
-        let configuration = configuration(&address, "PEM", &EciProfile::default());
+        let configuration = webhook_configuration(&address, "PEM", &EciProfile::default());
         let service = configuration.webhooks.unwrap()[0]
             .client_config
             .service

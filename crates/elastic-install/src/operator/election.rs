@@ -56,6 +56,24 @@ struct Seen {
     since: Instant,
 }
 
+/// How the wait for the Lease ended.
+enum Won {
+    Lease(Box<Lease>),
+    Shutdown,
+    Uninstalled,
+}
+
+/// How leading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Told to stop; the Lease is still ours.
+    Shutdown,
+    /// The add-on is being removed; the Lease is still ours.
+    Uninstalled,
+    /// Somebody else may lead already.
+    Lost,
+}
+
 /// What a replica that does not lead may do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -109,22 +127,27 @@ impl Candidate {
         self.leading.subscribe()
     }
 
-    /// Waits to lead, does `work` while leading, and so on until `shutdown`. `work` gets a signal when it must stop;
-    /// only after it has stopped is the Lease given up.
+    /// Waits to lead, does `work` while leading, and so on until `shutdown` or until the add-on is being removed. `work`
+    /// gets a signal when it must stop; only after it has stopped is the Lease given up.
     pub async fn run<W>(&self, shutdown: CancellationToken, work: impl Fn(CancellationToken) -> W)
     where
         W: Future<Output = ()>,
     {
         while !shutdown.is_cancelled() {
-            let Some(lease) = self.win(&shutdown).await else {
-                return;
+            let lease = match self.win(&shutdown).await {
+                Won::Lease(lease) => *lease,
+                Won::Shutdown => return,
+                Won::Uninstalled => {
+                    tracing::info!("the add-on is being removed, this replica ends");
+                    return;
+                }
             };
             tracing::info!(identity = self.identity, "leading");
             self.leading.send_replace(true);
             let stop = CancellationToken::new();
             let mut work = pin!(work(stop.clone()));
-            let held = tokio::select! {
-                held = self.hold(lease, &shutdown) => held,
+            let ended = tokio::select! {
+                ended = self.hold(lease, &shutdown) => ended,
                 // Work that ends by itself makes way for another replica.
                 () = &mut work => {
                     self.leading.send_replace(false);
@@ -133,21 +156,24 @@ impl Candidate {
                 }
             };
             stop.cancel();
-            if held {
+            if ended == Ended::Lost {
+                self.leading.send_replace(false);
+                work.await;
+            } else {
                 // Still ours: nobody takes it while the work ends, as long as that takes less than the lease.
                 work.await;
                 self.leading.send_replace(false);
                 self.release().await;
-            } else {
-                self.leading.send_replace(false);
-                work.await;
             }
-            tracing::info!(identity = self.identity, "no longer leading");
+            tracing::info!(identity = self.identity, ?ended, "no longer leading");
+            if ended == Ended::Uninstalled {
+                return;
+            }
         }
     }
 
-    /// Waits until the Lease is ours; `None` at shutdown.
-    async fn win(&self, shutdown: &CancellationToken) -> Option<Lease> {
+    /// Waits until the Lease is ours.
+    async fn win(&self, shutdown: &CancellationToken) -> Won {
         let mut changes =
             pin!(watcher::watch_object(self.leases.clone(), CONTROLLER).default_backoff());
         let mut seen: Option<Seen> = None;
@@ -157,9 +183,9 @@ impl Candidate {
                 None => now + self.timing.retry,
                 Some(known) => match step(known, &self.identity, self.timing.lease, now) {
                     Step::WaitUntil(ends) => ends,
-                    Step::StandAside => now + self.timing.lease,
+                    Step::StandAside => return Won::Uninstalled,
                     wanted => match self.take(known.lease.as_ref()).await {
-                        Ok(lease) => return Some(lease),
+                        Ok(lease) => return Won::Lease(Box::new(lease)),
                         Err(error) => {
                             // Somebody was faster, or the API is away; the watch brings what is true.
                             tracing::debug!(%error, ?wanted, "lease not taken");
@@ -169,7 +195,7 @@ impl Candidate {
                 },
             };
             tokio::select! {
-                () = shutdown.cancelled() => return None,
+                () = shutdown.cancelled() => return Won::Shutdown,
                 () = tokio::time::sleep_until(next) => {}
                 change = changes.next() => match change {
                     Some(Ok(lease)) => note(&mut seen, lease),
@@ -180,27 +206,26 @@ impl Candidate {
         }
     }
 
-    /// Renews until shutdown or uninstallation (`true`: still ours) or until it is lost (`false`).
-    async fn hold(&self, mut lease: Lease, shutdown: &CancellationToken) -> bool {
+    /// Renews until it must end.
+    async fn hold(&self, mut lease: Lease, shutdown: &CancellationToken) -> Ended {
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return true,
+                () = shutdown.cancelled() => return Ended::Shutdown,
                 () = tokio::time::sleep(self.timing.retry) => {}
             }
             let limit = self.timing.renew.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(limit, self.renew(&lease)).await {
                 Ok(Ok(next)) => {
                     if next.annotations().contains_key(UNINSTALLING) {
-                        tracing::info!("the add-on is being uninstalled, stopping");
-                        return true;
+                        return Ended::Uninstalled;
                     }
                     lease = next;
                     renewed = Instant::now();
                 }
                 Ok(Err(RenewError::Taken(holder))) => {
                     tracing::warn!(holder, "another replica holds the lease");
-                    return false;
+                    return Ended::Lost;
                 }
                 Ok(Err(RenewError::Api(error))) => {
                     tracing::warn!(%error, "lease could not be renewed, trying again");
@@ -209,7 +234,7 @@ impl Candidate {
             }
             if renewed.elapsed() >= self.timing.renew {
                 tracing::warn!("lease could not be renewed in time, no longer leading");
-                return false;
+                return Ended::Lost;
             }
         }
     }

@@ -86,7 +86,8 @@ impl health::Report for Status {
     }
 }
 
-/// Runs one replica until `shutdown`; then it lets go of the Lease, and groups go on running.
+/// Runs one replica until `shutdown`, or until the add-on is being removed; then it lets go of the Lease, and groups go on
+/// running.
 pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationToken) {
     let OperatorConfig {
         identity,
@@ -110,6 +111,7 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         metadata_endpoint: config.metadata_endpoint,
     };
     let serving = TaskTracker::new();
+    let shutdown = shutdown.child_token();
     if let Some(listener) = health {
         serving.spawn(health::serve(listener, status.clone(), shutdown.clone()));
     }
@@ -122,10 +124,11 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         ),
     }
     candidate
-        .run(shutdown, |stop| {
+        .run(shutdown.clone(), |stop| {
             lead::lead(client.clone(), &place, status.clone(), stop)
         })
         .await;
+    shutdown.cancel();
     serving.close();
     serving.wait().await;
 }

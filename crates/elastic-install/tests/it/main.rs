@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failed step of a test should panic where it stands
 
+mod addon;
+mod chart;
 mod operator;
 mod support;

@@ -30,7 +30,7 @@ pub const KEY: (&str, &str) = ("LTAI-install", "secret-install");
 pub const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
 
 pub struct Scene {
-    _server: TestServer,
+    pub server: TestServer,
     pub cloud: LocalCloud,
     pub eci: EciClient,
     pub client: Client,
@@ -51,6 +51,14 @@ impl Replica {
         self.task.await.unwrap();
     }
 
+    /// Waits until it has ended by itself.
+    pub async fn ended(self) {
+        tokio::time::timeout(DEADLINE, self.task)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
     /// As `kill -9` does: everything of it ends where it stands, and nothing is released.
     pub async fn kill(self) {
         self.task.abort();
@@ -60,6 +68,11 @@ impl Replica {
 
 impl Scene {
     pub async fn start() -> Self {
+        // The log of a failed test is part of what it says.
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_env_filter("warn,elastic_install=info,elastic_node=info")
+            .try_init();
         let server = TestServer::start().await;
         let directory = tempfile::tempdir().unwrap();
         let credentials = Credentials::new(KEY.0, KEY.1);
@@ -76,7 +89,7 @@ impl Scene {
         let eci = EciClient::new(config, ClientSources::system()).unwrap();
         Self {
             client: server.client(),
-            _server: server,
+            server,
             cloud,
             eci,
             _directory: directory,
@@ -97,9 +110,19 @@ impl Scene {
         .into()
     }
 
-    /// A replica with a clock that tests can wait for.
+    /// A replica as administrator, with a clock that tests can wait for.
     pub async fn replica(
         &self,
+        identity: &str,
+        change: impl FnOnce(&mut OperatorConfig),
+    ) -> Replica {
+        self.replica_as(self.client.clone(), identity, change).await
+    }
+
+    /// A replica as somebody.
+    pub async fn replica_as(
+        &self,
+        client: Client,
         identity: &str,
         change: impl FnOnce(&mut OperatorConfig),
     ) -> Replica {
@@ -132,7 +155,7 @@ impl Scene {
         };
         change(&mut config);
         let shutdown = CancellationToken::new();
-        let running = operator::run(self.client.clone(), config, shutdown.clone());
+        let running = operator::run(client, config, shutdown.clone());
         Replica {
             task: tokio::spawn(running),
             shutdown,

@@ -121,7 +121,8 @@ async fn resource(
     path: ResourcePath,
 ) -> ApiResult<Response<ResponseBody>> {
     if aggregation::is_remote(&core, &path.group, &path.version) {
-        check_access(&core, &user, &path, verb(&parts.method, &path, &query))?;
+        let verb = verb(&parts.method, &path, &query);
+        check_access(&core, &user, &path, &query, verb)?;
         return Ok(
             aggregation::forward(&core, &user, &path.group, &path.version, parts, body).await,
         );
@@ -137,7 +138,7 @@ async fn resource(
         return Ok(body::text(404, "404 page not found\n"));
     }
     let verb = verb(&parts.method, &path, &query);
-    check_access(&core, &user, &path, verb)?;
+    check_access(&core, &user, &path, &query, verb)?;
     let served = find(&core, &path)?;
     let verb = verb
         .filter(|_| parts.method != Method::HEAD)
@@ -200,8 +201,10 @@ fn check_access(
     core: &Core,
     user: &User,
     path: &ResourcePath,
+    query: &Query,
     verb: Option<&str>,
 ) -> ApiResult<()> {
+    let chosen = chosen_name(query);
     let wanted = authorize::Wanted {
         verb: verb.unwrap_or("get"),
         group: &path.group,
@@ -212,9 +215,22 @@ fn check_access(
         } else {
             &path.namespace
         },
-        name: &path.name,
+        name: match chosen {
+            Some(name) if path.name.is_empty() => name,
+            _ => &path.name,
+        },
     };
     authorize::check(core, user, &wanted)
+}
+
+/// Whoever may see one object may also list and watch the collection with a selector that chooses just this one.
+fn chosen_name(query: &Query) -> Option<&str> {
+    let terms = query.text("fieldSelector").split(',');
+    let mut names = terms.filter_map(|term| {
+        let (field, name) = term.split_once('=')?;
+        (field == "metadata.name").then(|| name.trim_start_matches('='))
+    });
+    names.next().filter(|name| !name.is_empty())
 }
 
 fn check_method(served: &Served, path: &ResourcePath, verb: &str) -> ApiResult<()> {

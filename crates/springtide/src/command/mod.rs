@@ -1,9 +1,11 @@
 //! One module a subcommand.
 
+mod addon;
 pub(crate) mod cloud;
 mod down;
 mod image;
 mod load;
+mod ram_user;
 mod status;
 mod timeline;
 mod up;
@@ -33,6 +35,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Timeline(arguments) => timeline::run(arguments).await,
         Command::Cloud(arguments) => cloud::run(arguments).await,
         Command::VirtualNode(arguments) => virtual_node::run(arguments).await,
+        Command::Addon(arguments) => addon::run(arguments).await,
+        Command::RamUser(arguments) => ram_user::run(arguments).await,
         Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
         Command::BenchVirtualNode { repeat } => demo::bench_virtual_node::run(repeat).await,
         Command::Completions { shell } => {
@@ -64,4 +68,11 @@ pub(crate) async fn client_from(kubeconfig: &std::path::Path) -> anyhow::Result<
         .await
         .with_context(read)?;
     kube::Client::try_from(config).with_context(read)
+}
+
+/// The environment; variables that are no text cannot be ours.
+pub(crate) fn environment() -> std::collections::BTreeMap<String, String> {
+    let texts = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.collect()
 }

@@ -1,6 +1,5 @@
 //! `springtide virtual-node run`: one replica of the elastic parts, inside or outside the cluster it serves.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -12,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{VirtualNodeArguments, VirtualNodeCommand, VirtualNodeRunArguments};
-use crate::command::{client_from, wait_for_signal};
+use crate::command::{client_from, environment, wait_for_signal};
 use crate::printer;
 
 /// Port of the Service in front of the webhook.
@@ -101,13 +100,6 @@ async fn config(
         timing: elastic_node::Timing::default(),
         metadata_endpoint: arguments.metadata_endpoint,
     })
-}
-
-/// Variables that are no text cannot be ours.
-fn environment() -> BTreeMap<String, String> {
-    let texts = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    texts.collect()
 }
 
 /// A socket that outlives the server on it, so that certificates change without a refused connection.

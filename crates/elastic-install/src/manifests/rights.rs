@@ -1,0 +1,177 @@
+//! What the controller may do in the cluster, and nothing more. A test runs it with exactly these rights.
+
+use elastic_core::names::AUTOSCALING_GROUP;
+use serde_json::{Value, json};
+
+use crate::names::{
+    CONTROLLER, NAMESPACE, NODE_LEASES, PROFILE, SERVICE_ACCOUNT, WEBHOOK, WEBHOOK_SECRET,
+};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+pub(super) fn objects() -> Vec<Value> {
+    vec![
+        role("ClusterRole", None, cluster()),
+        binding("ClusterRole", None),
+        role("Role", Some(NAMESPACE), own_namespace()),
+        binding("Role", Some(NAMESPACE)),
+        role("Role", Some(NODE_LEASES), node_leases()),
+        binding("Role", Some(NODE_LEASES)),
+    ]
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+fn named(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "resourceNames": names, "verbs": verbs})
+}
+
+fn cluster() -> Vec<Value> {
+    let mut rules = pods_and_nodes();
+    rules.extend(controllers());
+    rules
+}
+
+fn pods_and_nodes() -> Vec<Value> {
+    vec![
+        // Pods of the virtual nodes may be in any namespace, and so may what they refer to.
+        rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+        rule("", &["pods/status"], &["patch", "update"]),
+        rule("", &["configmaps", "secrets", "serviceaccounts"], &["get"]),
+        rule(
+            "",
+            &["persistentvolumeclaims", "persistentvolumes"],
+            &["get"],
+        ),
+        rule("", &["serviceaccounts/token"], &["create"]),
+        rule("", &["namespaces", "services"], &["get", "list", "watch"]),
+        rule("", &["events"], &["create", "patch"]),
+        rule(
+            "",
+            &["nodes"],
+            &[
+                "get", "list", "watch", "create", "patch", "update", "delete",
+            ],
+        ),
+        rule("", &["nodes/status"], &["patch", "update"]),
+    ]
+}
+
+fn controllers() -> Vec<Value> {
+    let definition = format!("elasticworkloads.{AUTOSCALING_GROUP}");
+    vec![
+        rule(
+            "apps",
+            &["deployments"],
+            &[
+                "get", "list", "watch", "create", "patch", "update", "delete",
+            ],
+        ),
+        rule(
+            AUTOSCALING_GROUP,
+            &["elasticworkloads"],
+            &["get", "list", "watch", "patch", "update"],
+        ),
+        rule(
+            AUTOSCALING_GROUP,
+            &["elasticworkloads/status"],
+            &["patch", "update"],
+        ),
+        named(
+            "apiextensions.k8s.io",
+            &["customresourcedefinitions"],
+            &[&definition],
+            &["get", "update"],
+        ),
+        named(
+            "admissionregistration.k8s.io",
+            &["mutatingwebhookconfigurations"],
+            &[WEBHOOK],
+            &["get", "update"],
+        ),
+        rule(
+            "certificates.k8s.io",
+            &["certificatesigningrequests"],
+            &["create", "get", "delete"],
+        ),
+        rule(
+            "certificates.k8s.io",
+            &["certificatesigningrequests/approval"],
+            &["patch", "update"],
+        ),
+        named(
+            "certificates.k8s.io",
+            &["signers"],
+            &["kubernetes.io/kubelet-serving"],
+            &["approve"],
+        ),
+        // Who asks the kubelet API, and whether they may.
+        rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+        rule(
+            "authorization.k8s.io",
+            &["subjectaccessreviews"],
+            &["create"],
+        ),
+    ]
+}
+
+fn own_namespace() -> Vec<Value> {
+    let leases = "coordination.k8s.io";
+    vec![
+        named("", &["configmaps"], &[PROFILE], &["get", "list", "watch"]),
+        named("", &["secrets"], &[WEBHOOK_SECRET], &["get", "update"]),
+        // A name cannot be asked for when something is made.
+        rule("", &["secrets"], &["create"]),
+        named(
+            leases,
+            &["leases"],
+            &[CONTROLLER],
+            &["get", "list", "watch", "update"],
+        ),
+        rule(leases, &["leases"], &["create"]),
+    ]
+}
+
+fn node_leases() -> Vec<Value> {
+    vec![rule(
+        "coordination.k8s.io",
+        &["leases"],
+        &["get", "create", "patch", "update", "delete"],
+    )]
+}
+
+fn metadata(namespace: Option<&str>) -> Value {
+    match namespace {
+        Some(namespace) => json!({"name": SERVICE_ACCOUNT, "namespace": namespace}),
+        None => json!({"name": SERVICE_ACCOUNT}),
+    }
+}
+
+fn role(kind: &str, namespace: Option<&str>, rules: Vec<Value>) -> Value {
+    json!({
+        "apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": metadata(namespace), "rules": rules
+    })
+}
+
+fn binding(role: &str, namespace: Option<&str>) -> Value {
+    json!({
+        "apiVersion": format!("{RBAC}/v1"), "kind": format!("{role}Binding"), "metadata": metadata(namespace),
+        "roleRef": {"apiGroup": RBAC, "kind": role, "name": SERVICE_ACCOUNT},
+        "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": NAMESPACE}]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_allowed_wholesale() {
+        for object in objects() {
+            let text = object.to_string();
+            assert!(!text.contains('*'), "{text}");
+        }
+    }
+}
