@@ -186,6 +186,33 @@ fn some(names: impl ExactSizeIterator<Item = String>) -> String {
     shown.join(", ")
 }
 
+/// Who leads and lives. A leader that died does not renew, so its Lease counts as free one duration after its last change
+/// was seen.
+#[derive(Default)]
+struct Sighting {
+    last: Option<(Option<String>, Instant)>,
+}
+
+impl Sighting {
+    fn leader(&mut self, lease: Option<Lease>) -> Option<String> {
+        let lease = lease?;
+        let leader = holder(&lease)?.to_owned();
+        let version = lease.resource_version();
+        let seconds = lease.spec.and_then(|spec| spec.lease_duration_seconds);
+        let lasts = Duration::from_secs(u64::try_from(seconds?).ok()?);
+        let now = Instant::now();
+        match &self.last {
+            Some((known, since)) if *known == version => {
+                (now.duration_since(*since) <= lasts).then_some(leader)
+            }
+            _ => {
+                self.last = Some((version, now));
+                Some(leader)
+            }
+        }
+    }
+}
+
 struct Removal<'a> {
     client: &'a Client,
     options: &'a UninstallOptions,
@@ -260,7 +287,8 @@ impl Removal<'_> {
         }
         tell(format!("{} pods of virtual nodes are ending", pods.len()));
         let until = Instant::now() + self.options.patience;
-        while self.leader().await?.is_some() && Instant::now() < until {
+        let mut sighting = Sighting::default();
+        while sighting.leader(self.lease().await?).is_some() && Instant::now() < until {
             if self.pods().await?.is_empty() {
                 tell("all pods of virtual nodes have ended".to_owned());
                 return Ok(());
@@ -275,11 +303,6 @@ impl Removal<'_> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
         let found = leases.get_opt(CONTROLLER).await;
         found.map_err(api("read the controller's Lease"))
-    }
-
-    async fn leader(&self) -> Result<Option<String>, UninstallError> {
-        let lease = self.lease().await?;
-        Ok(lease.as_ref().and_then(holder).map(str::to_owned))
     }
 
     /// Replicas outside the cluster end too: the Lease tells them.
@@ -328,31 +351,16 @@ impl Removal<'_> {
         }
     }
 
-    /// A leader that died does not renew; its Lease counts as free one duration after its last change was seen.
     async fn wait_for_leader(&self) -> Result<(), UninstallError> {
         let until = Instant::now() + self.options.patience;
-        let mut last = (None, Instant::now());
-        loop {
-            let Some(lease) = self.lease().await? else {
-                return Ok(());
-            };
-            let Some(leader) = holder(&lease).map(str::to_owned) else {
-                return Ok(());
-            };
-            let version = lease.resource_version();
-            if last.0 != version {
-                last = (version, Instant::now());
-            }
-            let seconds = lease.spec.and_then(|spec| spec.lease_duration_seconds);
-            let lasts = Duration::from_secs(u64::try_from(seconds.unwrap_or(15)).unwrap_or(15));
-            if last.1.elapsed() > lasts {
-                return Ok(());
-            }
+        let mut sighting = Sighting::default();
+        while let Some(leader) = sighting.leader(self.lease().await?) {
             if Instant::now() >= until {
                 return Err(UninstallError::StillLeading(leader, self.options.patience));
             }
             tokio::time::sleep(POLL).await;
         }
+        Ok(())
     }
 
     async fn groups(&self, eci: &EciClient) -> Result<Vec<String>, UninstallError> {

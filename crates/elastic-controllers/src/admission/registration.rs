@@ -245,7 +245,9 @@ mod tests {
         let data = [("selectors".to_owned(), selectors.to_owned())].into();
         let profile = EciProfile::parse(&data).unwrap();
         let address = WebhookAddress::Url("https://127.0.0.1:9443".into());
-        let webhooks = configuration(&address, "PEM", &profile).webhooks.unwrap();
+        let webhooks = webhook_configuration(&address, "PEM", &profile)
+            .webhooks
+            .unwrap();
         assert_eq!(webhooks.len(), 6);
         let rule = &webhooks[5];
         assert_eq!(rule.name, "selector-2.eci-profile.alibabacloud.com");

@@ -261,7 +261,7 @@ async fn groups_of_a_dead_controller_are_deleted_and_unnamed_leftovers_are_refus
         .await;
     scene.create_pod("web-1", NODE).await;
     scene.runs("web-1").await;
-    replica.kill().await;
+    replica.kill();
     let workload = json!({
         "apiVersion": "autoscaling.alibabacloud.com/v1beta1", "kind": "ElasticWorkload",
         "metadata": {"name": "shop", "namespace": "default"},

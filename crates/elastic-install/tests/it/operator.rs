@@ -46,7 +46,7 @@ async fn the_second_replica_takes_over_from_a_dead_leader_and_touches_no_group()
     }
     let before: Vec<String> = ids(&scene).await;
     assert_eq!(before.len(), 3);
-    first.kill().await;
+    first.kill();
     scene.leads("second").await;
     scene.create_pod("web-4", NODE).await;
     scene.runs("web-4").await;

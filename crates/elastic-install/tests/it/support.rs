@@ -21,6 +21,7 @@ use local_cloud::{CloudSources, LocalCloud, LocalCloudConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -37,10 +38,11 @@ pub struct Scene {
     _directory: TempDir,
 }
 
-/// One running replica.
+/// One running replica, with threads of its own so that it can die like a process.
 pub struct Replica {
     shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
+    threads: Option<Runtime>,
     pub health: SocketAddr,
 }
 
@@ -48,21 +50,24 @@ impl Replica {
     /// As SIGTERM does.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        self.task.await.unwrap();
+        self.ended().await;
     }
 
     /// Waits until it has ended by itself.
-    pub async fn ended(self) {
-        tokio::time::timeout(DEADLINE, self.task)
-            .await
-            .unwrap()
-            .unwrap();
+    pub async fn ended(mut self) {
+        let task = self.task.take().unwrap();
+        tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap();
     }
 
     /// As `kill -9` does: everything of it ends where it stands, and nothing is released.
-    pub async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
+    pub fn kill(self) {}
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
     }
 }
 
@@ -156,8 +161,14 @@ impl Scene {
         change(&mut config);
         let shutdown = CancellationToken::new();
         let running = operator::run(client, config, shutdown.clone());
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         Replica {
-            task: tokio::spawn(running),
+            task: Some(threads.spawn(running)),
+            threads: Some(threads),
             shutdown,
             health: address,
         }
