@@ -35,6 +35,16 @@ const NEEDS: &[Need] = &[
         reason: "network namespaces are made and looked at by an independent tool",
     },
     Need {
+        present: || on_path("node"),
+        package: "nodejs",
+        reason: "the vendor's SDK for Node.js calls the local cloud",
+    },
+    Need {
+        present: || on_path("npm"),
+        package: "npm",
+        reason: "the vendor's SDK for Node.js is installed",
+    },
+    Need {
         present: || on_path("python3"),
         package: "python3",
         reason: "the vendor's SDKs call the local cloud",

@@ -1,7 +1,7 @@
-//! The vendor's own Python SDKs, unmodified, create, describe and delete a group.
+//! The vendor's own SDKs, two for Python and one for Node.js, unmodified, take a group through its whole life.
 //!
-//! Makes a virtual environment in a temporary directory and installs from PyPI; a missing `python3` or an
-//! unreachable PyPI fails the test, because then nothing was proved.
+//! Each is installed into a temporary directory from its registry; a missing `python3`, `node` or `npm` or an
+//! unreachable registry fails the test, because then nothing was proved.
 
 use crate::support::{KEY, REGION, SECRET, start};
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::process::Output;
 use tokio::process::Command;
 
 const SCRIPT: &str = include_str!("sdk.py");
+const NODE_SCRIPT: &str = include_str!("sdk.js");
 
 async fn run(program: &Path, arguments: &[&str]) -> Output {
     let output = Command::new(program).args(arguments).output().await;
@@ -24,7 +25,7 @@ async fn run(program: &Path, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_vendor_s_sdks_work_unchanged() {
+async fn the_vendor_s_python_sdks_work_unchanged() {
     let test = start().await;
     let directory = tempfile::tempdir().unwrap();
     let environment = directory.path().join("venv");
@@ -61,4 +62,22 @@ async fn the_vendor_s_sdks_work_unchanged() {
     assert!(output.contains("new SDK, signature v1: ok"), "{output}");
     assert!(output.contains("old SDK: ok"), "{output}");
     assert_eq!(test.cloud.ledger().await.unwrap().entries.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vendor_s_node_sdk_works_unchanged() {
+    let test = start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().to_str().unwrap();
+    let mut install = vec!["install", "--silent", "--no-audit", "--no-fund"];
+    install.extend(["--prefix", folder, "@alicloud/eci20180808@2.0.3"]);
+    run(Path::new("npm"), &install).await;
+    let script = directory.path().join("sdk.js");
+    std::fs::write(&script, NODE_SCRIPT).unwrap();
+    let port = test.cloud.address().port().to_string();
+    let arguments = [script.to_str().unwrap(), &port, KEY, SECRET, REGION];
+    let output = run(Path::new("node"), &arguments).await;
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.contains("Node SDK: ok"), "{output}");
+    assert_eq!(test.cloud.ledger().await.unwrap().entries.len(), 1);
 }

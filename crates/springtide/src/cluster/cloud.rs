@@ -31,50 +31,14 @@ pub async fn start(
     network: &ClusterNetwork,
     before: Option<&ClusterStatus>,
 ) -> anyhow::Result<(LocalCloud, CloudStatus)> {
-    let known = before.map(|status| status.cloud.control_token.clone());
-    let control_token = known
-        .filter(|token| !token.is_empty())
-        .unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), 40));
-    let (key_id, secret) = match before {
-        Some(status) => (
-            status.cloud.access_key_id.clone(),
-            status.cloud.access_key_secret.clone(),
-        ),
-        None => new_access_key(),
-    };
+    let keys = Keys::of(before);
     let v_switches = v_switches(&size.zones);
-    let mut config = LocalCloudConfig::new(data_dir.cloud(), Credentials::new(&key_id, &secret));
-    config.region = REGION.to_string();
-    config.local_token = Some(control_token.clone());
+    let mut config = config(data_dir, size, &v_switches, &keys);
     if call_limits == CallLimitsChoice::Documented {
         config.call_limits = CallLimits::documented();
     }
-    config.zones = size
-        .zones
-        .iter()
-        .map(|zone| ZoneConfig {
-            id: zone.clone(),
-            stock_vcpu: None,
-        })
-        .collect();
-    config.v_switches = v_switches
-        .iter()
-        .map(|one| VSwitchConfig {
-            id: one.id.clone(),
-            zone: one.zone.clone(),
-            cidr: one.cidr.clone(),
-        })
-        .collect();
-    config.security_groups = vec![SECURITY_GROUP.to_string()];
     let sources = CloudSources::system();
     let backend: Arc<dyn GroupBackend> = if size.simulated {
-        // Addresses only on paper too, so that thousands of groups fit.
-        for v_switch in &mut config.v_switches {
-            v_switch.cidr = v_switch
-                .cidr
-                .replace("10.4.", "10.")
-                .replace(".0/24", ".0.0/16");
-        }
         let delay = StartDelay {
             start: size.simulated_start_delay,
             ..StartDelay::default()
@@ -98,9 +62,9 @@ pub async fn start(
         .context("start the local cloud")?;
     let status = CloudStatus {
         region: REGION.to_string(),
-        access_key_id: key_id,
-        access_key_secret: secret,
-        control_token,
+        access_key_id: keys.id,
+        access_key_secret: keys.secret,
+        control_token: keys.control_token,
         call_limits: call_limits == CallLimitsChoice::Documented,
         simulated: size.simulated,
         eci: EndpointStatus {
@@ -110,6 +74,73 @@ pub async fn start(
         security_groups: vec![SECURITY_GROUP.to_string()],
     };
     Ok((cloud, status))
+}
+
+/// What opens the cloud; that of an earlier run stays valid.
+struct Keys {
+    id: String,
+    secret: String,
+    control_token: String,
+}
+
+impl Keys {
+    fn of(before: Option<&ClusterStatus>) -> Self {
+        let known = before.map(|status| status.cloud.control_token.clone());
+        let control_token = known
+            .filter(|token| !token.is_empty())
+            .unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), 40));
+        let (id, secret) = match before {
+            Some(status) => (
+                status.cloud.access_key_id.clone(),
+                status.cloud.access_key_secret.clone(),
+            ),
+            None => new_access_key(),
+        };
+        Self {
+            id,
+            secret,
+            control_token,
+        }
+    }
+}
+
+fn config(
+    data_dir: &DataDir,
+    size: &SizeArguments,
+    v_switches: &[VSwitchStatus],
+    keys: &Keys,
+) -> LocalCloudConfig {
+    let credentials = Credentials::new(&keys.id, &keys.secret);
+    let mut config = LocalCloudConfig::new(data_dir.cloud(), credentials);
+    config.region = REGION.to_string();
+    config.local_token = Some(keys.control_token.clone());
+    config.zones = size
+        .zones
+        .iter()
+        .map(|zone| ZoneConfig {
+            id: zone.clone(),
+            stock_vcpu: None,
+        })
+        .collect();
+    config.v_switches = v_switches
+        .iter()
+        .map(|one| VSwitchConfig {
+            id: one.id.clone(),
+            zone: one.zone.clone(),
+            cidr: one.cidr.clone(),
+        })
+        .collect();
+    config.security_groups = vec![SECURITY_GROUP.to_string()];
+    if size.simulated {
+        // Addresses only on paper too, so that thousands of groups fit.
+        for v_switch in &mut config.v_switches {
+            v_switch.cidr = v_switch
+                .cidr
+                .replace("10.4.", "10.")
+                .replace(".0/24", ".0.0/16");
+        }
+    }
+    config
 }
 
 /// An access key in the vendor's form.

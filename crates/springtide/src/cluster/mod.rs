@@ -95,11 +95,12 @@ impl Cluster {
             data_dir,
             size,
             listen,
-            cloud_call_limits,
+            cloud_call_limits: limits,
         } = config;
         let begin = Instant::now();
         let cluster_id = data_dir.cluster_id();
         let before = ClusterStatus::read_file(&data_dir.status_file()).unwrap_or_default();
+        let before = before.as_ref();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
 
@@ -108,9 +109,7 @@ impl Cluster {
         })
         .await
         .context("set up the cluster's network")?;
-        let old_api = before
-            .as_ref()
-            .and_then(|status| status.api.url.rsplit(':').next()?.parse().ok());
+        let old_api = before.and_then(|status| status.api.url.rsplit(':').next()?.parse().ok());
         let api_listener = addresses::listen(listen, old_api, "API server", "--listen").await?;
         let api_address = api_listener
             .local_addr()
@@ -121,19 +120,7 @@ impl Cluster {
             api_ready: begin.elapsed(),
         };
 
-        let runtime = Runtime::open(RuntimeConfig {
-            state_dir: data_dir.runtime(),
-            cluster_id: cluster_id.clone(),
-            shim_command: vec![
-                std::env::current_exe()
-                    .context("find this program's file")?
-                    .into_os_string(),
-                SHIM.into(),
-            ],
-        })
-        .await
-        .context("open the container runtime")?;
-
+        let runtime = open_runtime(&data_dir, &cluster_id).await?;
         start_controllers(&api, &size, &shutdown, &mut tasks);
         let gateway = GatewayConfig {
             cluster_id: cluster_id.clone(),
@@ -147,14 +134,7 @@ impl Cluster {
 
         let (workers, cloud) = tokio::try_join!(
             workers::start(&data_dir, &size, &api, &runtime, &network, &shutdown),
-            cloud::start(
-                &data_dir,
-                &size,
-                cloud_call_limits,
-                &runtime,
-                &network,
-                before.as_ref()
-            ),
+            cloud::start(&data_dir, &size, limits, &runtime, &network, before),
         )?;
         let (cloud, cloud_status) = cloud;
         elastic::start(
@@ -278,6 +258,17 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+async fn open_runtime(data_dir: &DataDir, cluster_id: &str) -> anyhow::Result<Runtime> {
+    let program = std::env::current_exe().context("find this program's file")?;
+    let config = RuntimeConfig {
+        state_dir: data_dir.runtime(),
+        cluster_id: cluster_id.to_string(),
+        shim_command: vec![program.into_os_string(), SHIM.into()],
+    };
+    let opened = Runtime::open(config).await;
+    opened.context("open the container runtime")
 }
 
 async fn start_api(

@@ -28,7 +28,7 @@ fn pod(name: &str) -> Value {
 }
 
 #[test]
-fn groups_are_listed_changed_broken_and_found_without_their_pods() {
+fn groups_are_listed_changed_and_compared_with_the_pods() {
     let mut cluster = TestCluster::start(&["--workers", "0", "--simulated"]);
     cluster.apply(&pod("one").to_string());
     cluster.wait_for_value(&["pod", "one"], "/status/phase", &json!("Running"));
@@ -62,7 +62,16 @@ fn groups_are_listed_changed_broken_and_found_without_their_pods() {
         let done = group["Status"] == "Running" && group["Containers"][0]["Image"] == "busybox:2";
         if done { Ok(()) } else { Err(group.to_string()) }
     });
+    cluster.down();
+}
 
+#[test]
+fn a_fault_hits_until_it_is_cleared_and_a_broken_instance_fails_its_pod() {
+    let mut cluster = TestCluster::start(&["--workers", "0", "--simulated"]);
+    cluster.apply(&pod("one").to_string());
+    cluster.wait_for_value(&["pod", "one"], "/status/phase", &json!("Running"));
+    let groups = read(&cloud(&cluster, &["groups", "-o", "json"]));
+    let id = groups[0]["ContainerGroupId"].as_str().unwrap().to_string();
     let fault = cloud(
         &cluster,
         &[
