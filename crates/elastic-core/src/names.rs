@@ -90,6 +90,16 @@ pub const PLAIN_HTTP_REGISTRY: &str = "k8s.aliyun.com/plain-http-registry";
 /// Registries whose certificates are not verified.
 pub const INSECURE_REGISTRY: &str = "k8s.aliyun.com/insecure-registry";
 
+/// Container variable that names its part in the group.
+pub const SIDECAR_VARIABLE: &str = "ECI_CONTAINER_TYPE";
+/// Value of [`SIDECAR_VARIABLE`] for a container that is ended when the others have ended.
+pub const SIDECAR_VALUE: &str = "sidecar";
+/// Container variable that takes its exit code out of the pod's outcome.
+pub const IGNORE_EXIT_CODE_VARIABLE: &str = "ECI_CONTAINER_IGNORE_EXIT_CODE";
+
+/// Written on pods of virtual nodes: the images their group runs, to notice an update in place.
+pub const APPLIED_IMAGES_ANNOTATION: &str = "autoscaling.alibabacloud.com/applied-images";
+
 /// Written back: the container group's id.
 pub const INSTANCE_ID: &str = "k8s.aliyun.com/eci-instance-id";
 /// Written back: the billed size, `2.0-4.0Gi`.
@@ -104,6 +114,29 @@ pub const INSTANCE_ZONE: &str = "k8s.aliyun.com/eci-instance-zone";
 pub const CLIENT_TOKEN: &str = "k8s.aliyun.com/eci-client-token";
 /// Written back: the request id of the creation.
 pub const REQUEST_ID: &str = "k8s.aliyun.com/eci-request-id";
+
+/// Written back: the network.
+pub const INSTANCE_VPC: &str = "k8s.aliyun.com/eci-vpc";
+/// Written back: the network interface.
+pub const ENI_INSTANCE_ID: &str = "k8s.aliyun.com/eni-instance-id";
+/// Written back: `economy` or `general`.
+pub const INSTANCE_COMPUTE_CATEGORY: &str = "k8s.aliyun.com/eci-instance-compute-category";
+/// Written back: the image cache the group was started from.
+pub const MATCHED_IMAGE_CACHE: &str = "k8s.aliyun.com/eci-matched-image-cache";
+/// Written back: whether Services are reached by ClusterIP.
+pub const KUBE_PROXY_ENABLED: &str = "k8s.aliyun.com/eci-kube-proxy-enabled";
+/// Written back: `finished` when the group has its place.
+pub const SCHEDULE_RESULT: &str = "k8s.aliyun.com/eci-schedule-result";
+/// Written back: the public address.
+pub const ALLOCATED_EIP_ADDRESS: &str = "k8s.aliyun.com/allocated-eipAddress";
+/// Written back: the IPv6 address.
+pub const ALLOCATED_IPV6_ADDRESS: &str = "k8s.aliyun.com/allocated-ipv6Address";
+/// Written back: the cluster's name servers.
+pub const POD_CLUSTER_DNS: &str = "k8s.aliyun.com/cluster-dns";
+/// Written back: the cluster's domain.
+pub const POD_CLUSTER_DOMAIN: &str = "k8s.aliyun.com/cluster-domain";
+/// Written back: the virtual node's version.
+pub const VK_VERSION: &str = "k8s.aliyun.com/vk-version";
 
 /// Tags that every container group carries, so that the cloud's list can be compared with the cluster's.
 pub mod tags {

@@ -69,21 +69,26 @@ pub fn wanted_specs(
     if let Some(text) = annotation(USE_SPECS).filter(|text| !text.trim().is_empty()) {
         return parse_specs(text);
     }
-    if let (Some(cpu), Some(memory)) = (annotation(ECI_CPU), annotation(ECI_MEMORY)) {
-        let wrong = |annotation, error: QuantityError| SizingError::Annotation {
-            annotation,
+    let legacy = |name: &'static str, read: Read| {
+        let text = annotation(name).filter(|text| !text.trim().is_empty());
+        let wrong = |error: QuantityError| SizingError::Annotation {
+            annotation: name,
             reason: error.to_string(),
         };
-        let cpu_milli = quantity::millis(cpu).map_err(|error| wrong(ECI_CPU, error))?;
-        let memory_bytes = quantity::units(memory).map_err(|error| wrong(ECI_MEMORY, error))?;
-        return Ok(vec![WantedSpec::Size(PodSize {
-            cpu_milli,
-            memory_bytes,
-        })]);
-    }
+        text.map(|text| read(text.trim()).map_err(wrong))
+            .transpose()
+    };
+    let cpu_milli = match legacy(ECI_CPU, quantity::millis)? {
+        Some(cpu_milli) => Some(cpu_milli),
+        None => pod_amount(spec, "cpu", quantity::millis)?,
+    };
+    let memory_bytes = match legacy(ECI_MEMORY, quantity::units)? {
+        Some(memory_bytes) => Some(memory_bytes),
+        None => pod_amount(spec, "memory", quantity::units)?,
+    };
     let size = PodSize {
-        cpu_milli: pod_amount(spec, "cpu", quantity::millis)?.unwrap_or(0),
-        memory_bytes: pod_amount(spec, "memory", quantity::units)?.unwrap_or(0),
+        cpu_milli: cpu_milli.unwrap_or(0),
+        memory_bytes: memory_bytes.unwrap_or(0),
     };
     Ok(vec![WantedSpec::Size(
         if size
@@ -208,6 +213,7 @@ pub fn container_amount(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -288,5 +294,98 @@ mod tests {
                 .to_string()
                 .starts_with("container a: cpu:")
         );
+    }
+
+    #[test]
+    fn the_rules_of_the_cloud_hold_case_by_case() {
+        let container = |requests: Value, limits: Value| json!({"name": "a", "resources": {"requests": requests, "limits": limits}});
+        let two = |one: Value, other: Value| {
+            let mut other = other;
+            other["name"] = json!("b");
+            json!({"containers": [one, other]})
+        };
+        let requests = container(json!({"cpu": "1", "memory": "1Gi"}), json!({}));
+        let limits = container(json!({}), json!({"cpu": "2", "memory": "4Gi"}));
+        let both = container(
+            json!({"cpu": "1", "memory": "1Gi"}),
+            json!({"cpu": "3", "memory": "3Gi"}),
+        );
+        let mut sidecar = container(json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
+        sidecar["restartPolicy"] = json!("Always");
+        type Pairs<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Value, Pairs, WantedSpec); 8] = [
+            (two(requests.clone(), requests.clone()), &[], of(2_000, 2.0)),
+            (two(limits.clone(), limits.clone()), &[], of(4_000, 8.0)),
+            (two(both.clone(), requests.clone()), &[], of(4_000, 4.0)),
+            (
+                json!({"containers": [requests.clone()]}),
+                &[(ECI_CPU, "4"), (ECI_MEMORY, "8Gi")],
+                of(4_000, 8.0),
+            ),
+            (
+                json!({"containers": [requests.clone()]}),
+                &[(ECI_MEMORY, "8Gi")],
+                of(1_000, 8.0),
+            ),
+            (
+                json!({"containers": [both]}),
+                &[(USE_SPECS, "0.5-1Gi"), (ECI_CPU, "4")],
+                of(500, 1.0),
+            ),
+            (
+                json!({"containers": [requests.clone()], "initContainers": [sidecar]}),
+                &[],
+                of(1_500, 2.0),
+            ),
+            (
+                json!({"containers": [container(json!({"cpu": "1"}), json!({}))]}),
+                &[],
+                of(1_000, 0.0),
+            ),
+        ];
+        for (spec, annotations, expected) in cases {
+            assert_eq!(
+                size(spec.clone(), annotations),
+                Ok(vec![expected]),
+                "{spec}"
+            );
+        }
+        let many = [(USE_SPECS, "1-2Gi,1-4Gi,2-4Gi,2-8Gi,4-8Gi,4-16Gi")];
+        assert!(
+            size(json!({"containers": []}), &many)
+                .unwrap_err()
+                .to_string()
+                .contains("at most 5")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_knows_no_order_and_ignored_containers_cost_nothing(
+            amounts in proptest::collection::vec((1i64..5_000, 1i64..9_000), 1..6), ignored in 0usize..6
+        ) {
+            let container = |(index, (cpu, memory)): (usize, &(i64, i64))| {
+                let mut one = json!({"name": format!("c{index}"), "resources": {"requests": {
+                    "cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")}}});
+                if index == ignored {
+                    one["env"] = json!([{"name": "__ECI_RESOURCE_IGNORE__", "value": "TRUE"}]);
+                }
+                one
+            };
+            let mut containers: Vec<Value> = amounts.iter().enumerate().map(container).collect();
+            let forth = size(json!({"containers": containers}), &[]);
+            containers.reverse();
+            prop_assert_eq!(&forth, &size(json!({"containers": containers}), &[]));
+            let counted = amounts.iter().enumerate().filter(|(index, _)| *index != ignored);
+            let (mut cpu, mut memory) = (0, 0);
+            for (_, (one_cpu, one_memory)) in counted {
+                cpu += one_cpu;
+                memory += one_memory << 20;
+            }
+            if cpu > 0 {
+                let expected = PodSize { cpu_milli: cpu, memory_bytes: memory };
+                prop_assert_eq!(forth, Ok(vec![WantedSpec::Size(expected)]));
+            }
+        }
     }
 }

@@ -17,6 +17,8 @@ pub struct PodView {
     pub ended: bool,
     /// The group that is written on it.
     pub instance: Option<String>,
+    /// Its containers name other images than its group runs.
+    pub images_changed: bool,
 }
 
 /// A container group of this cluster.
@@ -28,6 +30,8 @@ pub struct GroupView {
     pub uid: String,
     /// It is being deleted already.
     pub terminating: bool,
+    /// It has ended by itself and costs nothing any more.
+    pub ended: bool,
     /// When it was first seen here or its creation was accepted.
     pub known_since: Instant,
 }
@@ -80,6 +84,13 @@ pub enum Action {
     /// Delete a group.
     Delete {
         /// The pod it was made for.
+        uid: String,
+        /// The group.
+        id: String,
+    },
+    /// Bring the pod's images into its group.
+    UpdateImages {
+        /// The pod.
         uid: String,
         /// The group.
         id: String,
@@ -172,12 +183,24 @@ pub fn decide(
         }),
         (true, Some(_)) => None,
         (true, None) => may_finish(pod, memory, now).then_some(Action::Finish { uid }),
-        (false, Some(_)) => {
-            (memory.status_due && !pod.ended).then_some(Action::WriteStatus { uid })
-        }
+        (false, Some(group)) => with_group(pod, group, memory),
         (false, None) => without_group(pod, memory, policy, now),
     });
     actions
+}
+
+/// What a living pod's group needs.
+fn with_group(pod: &PodView, group: &GroupView, memory: &Memory) -> Option<Action> {
+    let (uid, id) = (pod.uid.clone(), group.id.clone());
+    if pod.ended {
+        // Sidecars may go on when the pod has ended, and a creation that was given up may have had effect after all.
+        let costs = !group.terminating && !group.ended;
+        return costs.then_some(Action::Delete { uid, id });
+    }
+    if pod.images_changed && !group.terminating && !group.ended {
+        return Some(Action::UpdateImages { uid, id });
+    }
+    memory.status_due.then_some(Action::WriteStatus { uid })
 }
 
 /// The group that is the pod's: the one written on it, else the oldest known.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use elastic_core::names::{ECI_VSWITCH, ZONE_LABEL};
+use elastic_core::eci_annotations::{InstanceOptions, ScheduleStrategy};
+use elastic_core::names::ZONE_LABEL;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 
 use crate::config::VSwitch;
 
@@ -13,21 +13,20 @@ use crate::config::VSwitch;
 pub(crate) type Resting = HashMap<String, Instant>;
 
 /// The vSwitches for `pod`, best first: the ones of the node's zone, then the others in configured order, and those
-/// that lately had nothing last. A pod that names vSwitches or a zone gets only these.
+/// that lately had nothing last. A pod that names vSwitches or a zone gets only these; one that wants them in order gets
+/// them in the order of the list.
 pub(crate) fn order(
     pod: &Pod,
+    options: &InstanceOptions,
     node_zone: &str,
     all: &[VSwitch],
     resting: &Resting,
     now: Instant,
 ) -> Vec<VSwitch> {
-    let mut candidates: Vec<VSwitch> = match pod
-        .annotations()
-        .get(ECI_VSWITCH)
-        .filter(|text| !text.trim().is_empty())
-    {
-        Some(text) => named(text, all),
-        None => all.to_vec(),
+    let mut candidates: Vec<VSwitch> = if options.v_switches.is_empty() {
+        all.to_vec()
+    } else {
+        named(&options.v_switches, all)
     };
     let selected = pod
         .spec
@@ -36,6 +35,9 @@ pub(crate) fn order(
     if let Some(zone) = selected {
         candidates.retain(|candidate| candidate.zone == *zone || candidate.zone.is_empty());
     }
+    if options.strategy == ScheduleStrategy::Ordered {
+        return candidates;
+    }
     let rests = |candidate: &VSwitch| resting.get(&candidate.id).is_some_and(|until| *until > now);
     // Stable, so the configured order stays within each class.
     candidates.sort_by_key(|candidate| (rests(candidate), candidate.zone != node_zone));
@@ -43,14 +45,12 @@ pub(crate) fn order(
 }
 
 /// vSwitches a pod names itself may be unknown to the node; their zone is then found out by the cloud.
-fn named(text: &str, all: &[VSwitch]) -> Vec<VSwitch> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|id| !id.is_empty())
+fn named(ids: &[String], all: &[VSwitch]) -> Vec<VSwitch> {
+    ids.iter()
         .map(|id| {
-            let known = all.iter().find(|candidate| candidate.id == id);
+            let known = all.iter().find(|candidate| candidate.id == *id);
             known.cloned().unwrap_or_else(|| VSwitch {
-                id: id.to_owned(),
+                id: id.clone(),
                 zone: String::new(),
             })
         })
@@ -80,7 +80,9 @@ mod tests {
 
     fn ids(pod: serde_json::Value, zone: &str, resting: &Resting, now: Instant) -> Vec<String> {
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        order(&pod, zone, &switches(), resting, now)
+        let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+        let options = InstanceOptions::read(&annotations).unwrap();
+        order(&pod, &options, zone, &switches(), resting, now)
             .into_iter()
             .map(|switch| switch.id)
             .collect()
@@ -120,5 +122,23 @@ mod tests {
         );
         let by_zone = json!({"spec": {"containers": [], "nodeSelector": {"topology.kubernetes.io/zone": "c"}}});
         assert_eq!(ids(by_zone, "c", &Resting::new(), now), ["vsw-c"]);
+    }
+
+    #[test]
+    fn an_ordered_pod_goes_strictly_by_the_list() {
+        let now = Instant::now();
+        let resting = Resting::from([("vsw-a1".to_owned(), now + Duration::from_secs(5))]);
+        let ordered = |switches: &str| {
+            json!({"metadata": {"annotations": {
+                "k8s.aliyun.com/eci-schedule-strategy": "VSwitchOrdered", "k8s.aliyun.com/eci-vswitch": switches}}})
+        };
+        assert_eq!(
+            ids(ordered(""), "b", &resting, now),
+            ["vsw-a1", "vsw-a2", "vsw-b", "vsw-c"]
+        );
+        assert_eq!(
+            ids(ordered("vsw-c,vsw-a1"), "b", &resting, now),
+            ["vsw-c", "vsw-a1"]
+        );
     }
 }

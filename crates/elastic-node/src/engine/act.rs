@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloud_api::model::manage::DeleteContainerGroupRequest;
+use elastic_core::events::EventKind;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, create, write};
+use super::{Shared, create, update, write};
 use crate::plan::{Action, Policy};
 
 /// Everything is decided anew at this interval, for what depends on time alone.
 const TICK: Duration = Duration::from_millis(250);
+/// Wait after a group without a pod turned out to have one after all.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Wait after a failed deletion or write.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -46,9 +51,11 @@ fn decide(shared: &Shared, policy: Policy) {
         state.notes(&uid).memory.busy = true;
         // One action at a time per pod; the rest is decided again when it has ended.
         match actions.into_iter().next() {
-            Some(action @ (Action::Create { .. } | Action::Delete { .. })) => {
-                state.for_cloud.push_back(action)
-            }
+            Some(
+                action @ (Action::Create { .. }
+                | Action::Delete { .. }
+                | Action::UpdateImages { .. }),
+            ) => state.for_cloud.push_back(action),
             Some(action) => state.for_api.push_back(action),
             None => {}
         }
@@ -103,7 +110,9 @@ fn still_right(state: &mut super::State, action: &Action, policy: Policy) -> boo
 
 fn ended(state: &mut super::State, action: &Action) {
     match action {
-        Action::Create { .. } | Action::Delete { .. } => state.cloud_calls -= 1,
+        Action::Create { .. } | Action::Delete { .. } | Action::UpdateImages { .. } => {
+            state.cloud_calls -= 1
+        }
         Action::WriteStatus { .. } | Action::Finish { .. } | Action::Lost { .. } => {
             state.api_writes -= 1
         }
@@ -115,6 +124,7 @@ fn uid_of(action: &Action) -> &str {
     match action {
         Action::Create { uid }
         | Action::Delete { uid, .. }
+        | Action::UpdateImages { uid, .. }
         | Action::WriteStatus { uid }
         | Action::Finish { uid }
         | Action::Lost { uid } => uid,
@@ -125,6 +135,7 @@ async fn carry_out(shared: &Shared, action: &Action) {
     match action {
         Action::Create { uid } => create::create(shared, uid).await,
         Action::Delete { uid, id } => delete(shared, uid, id).await,
+        Action::UpdateImages { uid, id } => update::images(shared, uid, id).await,
         Action::WriteStatus { uid } => write::status(shared, uid).await,
         Action::Finish { uid } => write::finish(shared, uid).await,
         Action::Lost { uid } => write::lost(shared, uid).await,
@@ -137,19 +148,20 @@ async fn delete(shared: &Shared, uid: &str, id: &str) {
         client_token: Some(format!("delete-{id}")),
         ..DeleteContainerGroupRequest::default()
     };
+    let orphan = !shared.state().pods.contains_key(uid);
+    if orphan && is_still_there(shared, uid, id).await {
+        shared.state().notes(uid).memory.retry_at = Some(Instant::now() + ASK_AGAIN);
+        return;
+    }
     let asked = Instant::now();
     let outcome = shared.cloud.call(&request).await;
     let mut state = shared.state();
-    if !state.pods.contains_key(uid) {
-        tracing::info!(
-            group = id,
-            uid,
-            "deleted a container group without a living pod"
-        );
-    }
     match outcome {
         Ok(_) => {
             shared.limit.succeeded();
+            if orphan {
+                tell_swept(shared, &state, uid, id);
+            }
             if let Some(group) = state.groups.get_mut(id) {
                 group.deleted_at = Some(Instant::now());
             }
@@ -165,4 +177,55 @@ async fn delete(shared: &Shared, uid: &str, id: &str) {
     }
     drop(state);
     shared.poke.notify_one();
+}
+
+/// Whether the pod of a group that seems to have none is in the API after all: on a node that is not watched, for example.
+/// Money is lost by asking once too often less than by deleting the group of a living pod.
+async fn is_still_there(shared: &Shared, uid: &str, id: &str) -> bool {
+    let owner = {
+        let state = shared.state();
+        state
+            .groups
+            .get(id)
+            .and_then(|group| group.facts.owner.clone())
+    };
+    let Some((namespace, name)) = owner else {
+        return false;
+    };
+    let api: Api<Pod> = Api::namespaced(shared.client.clone(), &namespace);
+    match api.get_opt(&name).await {
+        Ok(found) => found.is_some_and(|pod| pod.uid().as_deref() == Some(uid)),
+        Err(error) => {
+            tracing::warn!(group = id, uid, %error, "the API does not say whether a group's pod is there");
+            true
+        }
+    }
+}
+
+/// An event for each group the sweeper takes away, on the pod it was made for.
+fn tell_swept(shared: &Shared, state: &super::State, uid: &str, id: &str) {
+    tracing::info!(
+        group = id,
+        uid,
+        "deleted a container group without a living pod"
+    );
+    let owner = state
+        .groups
+        .get(id)
+        .and_then(|group| group.facts.owner.clone());
+    let Some((namespace, name)) = owner else {
+        return;
+    };
+    let about = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace),
+        name: Some(name),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    };
+    let message = format!("container group {id} had no living pod and is deleted");
+    shared
+        .events
+        .tell_about(&about, EventKind::Normal, "OrphanDeleted", &message);
 }

@@ -5,25 +5,29 @@
 
 use std::time::{Duration, Instant};
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use cloud_api::EciError;
-use cloud_api::catalog::Size;
 use cloud_api::model::create::CreateContainerGroupRequest;
+use elastic_core::eci_annotations::{self, InstanceOptions};
+use elastic_core::eci_profile::Effect;
 use elastic_core::events::EventKind;
-use elastic_core::names::ECI_FAIL_STRATEGY;
 use elastic_core::pod_sizing::WantedSpec;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
+use super::references::FetchError;
 use super::state::{GroupFacts, GroupRecord};
-use super::{Shared, write};
+use super::{Effective, Shared, facts, write};
 use crate::config::{Architecture, VSwitch};
 use crate::status::pod_key;
 use crate::translate::{self, Identity, TranslateError};
 use crate::zones;
 
 /// Why a try at creation ended without a group.
-enum Failure {
+pub(super) enum Failure {
     /// It can never work as the pod is written.
     Refused(String),
     /// Not now.
@@ -31,8 +35,23 @@ enum Failure {
         reason: &'static str,
         message: String,
     },
-    /// Too many calls; not the pod's problem, so nobody is told.
-    Throttled,
+    /// Too many calls, or the answer to an earlier try has to be found in the list; not the pod's problem, so nobody is told.
+    Quiet,
+}
+
+impl Failure {
+    pub(super) fn message(self) -> String {
+        match self {
+            Self::Refused(message) | Self::Later { message, .. } => message,
+            Self::Quiet => "too many calls".to_owned(),
+        }
+    }
+}
+
+/// Everything a creation needs.
+pub(super) struct Prepared {
+    pub(super) request: CreateContainerGroupRequest,
+    options: InstanceOptions,
 }
 
 pub(super) async fn create(shared: &Shared, uid: &str) {
@@ -44,16 +63,58 @@ pub(super) async fn create(shared: &Shared, uid: &str) {
     else {
         return;
     };
+    let effect = match effect(shared, &pod).await {
+        Ok(effect) => effect,
+        Err(error) => return failed(shared, &pod, uid, unresolved(&error)).await,
+    };
+    let pod = with_effect(&pod, &effect);
+    shared.state().notes(uid).effect = Some(effect);
     match try_create(shared, &pod, node, uid).await {
-        Ok((id, facts)) => accepted(shared, &pod, uid, &id, facts),
+        Ok((id, zone, facts)) => accepted(shared, &pod, uid, &id, &zone, facts),
         Err(failure) => failed(shared, &pod, uid, failure).await,
     }
 }
 
-fn accepted(shared: &Shared, pod: &Pod, uid: &str, id: &str, facts: GroupFacts) {
+/// What rules of the profile in force add to a pod.
+pub(super) async fn effect(shared: &Shared, pod: &Pod) -> Result<Effect, FetchError> {
+    let effective = shared.effective();
+    let profile = &effective.profile;
+    if profile.selectors.is_empty() {
+        return Ok(Effect::default());
+    }
+    let namespace = if profile.asks_for_namespaces() {
+        let name = pod.namespace().unwrap_or_else(|| "default".to_owned());
+        shared.references.namespace_labels(&name).await?
+    } else {
+        BTreeMap::new()
+    };
+    Ok(profile.effect_for(pod.labels(), pod.annotations(), &namespace))
+}
+
+fn with_effect(pod: &Arc<Pod>, effect: &Effect) -> Arc<Pod> {
+    if effect.is_empty() {
+        return pod.clone();
+    }
+    let mut pod = Pod::clone(pod);
+    pod.annotations_mut().extend(effect.annotations.clone());
+    pod.labels_mut().extend(effect.labels.clone());
+    Arc::new(pod)
+}
+
+fn unresolved(error: &FetchError) -> Failure {
+    let cause = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    Failure::Later {
+        reason: "FailedToResolve",
+        message: format!("{error}: {cause}"),
+    }
+}
+
+fn accepted(shared: &Shared, pod: &Pod, uid: &str, id: &str, zone: &str, facts: GroupFacts) {
     shared.limit.succeeded();
     let at = Instant::now();
-    let message = format!("created container group {id} in zone {}", facts.zone);
+    let message = format!("created container group {id} in zone {zone}");
     {
         let mut state = shared.state();
         let notes = state.notes(uid);
@@ -80,12 +141,13 @@ fn accepted(shared: &Shared, pod: &Pod, uid: &str, id: &str, facts: GroupFacts) 
         .tell(pod, EventKind::Normal, "ProviderCreateSuccess", &message);
 }
 
-async fn try_create(
+/// The request as far as it does not differ from try to try.
+pub(super) async fn prepare(
     shared: &Shared,
+    effective: &Effective,
     pod: &Pod,
     node: usize,
-    uid: &str,
-) -> Result<(String, GroupFacts), Failure> {
+) -> Result<Prepared, Failure> {
     let node = &shared.nodes[node];
     let refused = |error: TranslateError| {
         if error.may_pass() {
@@ -97,17 +159,10 @@ async fn try_create(
             Failure::Refused(error.to_string())
         }
     };
-    let effective = shared.effective();
     translate::refuse(pod).map_err(|refusal| refused(refusal.into()))?;
-    let references = shared.references.of(pod).await.map_err(|error| {
-        let cause = std::error::Error::source(&error)
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        Failure::Later {
-            reason: "FailedToResolve",
-            message: format!("{error}: {cause}"),
-        }
-    })?;
+    let options = translate::options_of(pod).map_err(refused)?;
+    let references = shared.references.of(pod).await;
+    let references = references.map_err(|error| unresolved(&error))?;
     let identity = Identity {
         cluster: &shared.cluster_id,
         node: &node.name,
@@ -118,10 +173,26 @@ async fn try_create(
     if node.spec.architecture == Architecture::Arm64 {
         request.cpu_architecture = Some("ARM64".to_owned());
     }
-    let sizes = translate::sizes(pod).map_err(refused)?;
+    Ok(Prepared { request, options })
+}
+
+async fn try_create(
+    shared: &Shared,
+    pod: &Pod,
+    node: usize,
+    uid: &str,
+) -> Result<(String, String, GroupFacts), Failure> {
+    let effective = shared.effective();
+    warn_of_unknown(shared, pod, uid);
+    let Prepared {
+        mut request,
+        options,
+    } = prepare(shared, &effective, pod, node).await?;
+    let sizes = translate::sizes(pod).map_err(|error| Failure::Refused(error.to_string()))?;
     let places = zones::order(
         pod,
-        &node.spec.zone,
+        &options,
+        &shared.nodes[node].spec.zone,
         &effective.v_switches,
         &shared.state().resting.clone(),
         Instant::now(),
@@ -133,41 +204,91 @@ async fn try_create(
     }
     shared.state().notes(uid).moments.requested = Some(Timestamp::now());
     let mut last = None;
-    for size in &sizes {
-        translate::with_size(&mut request, size);
+    for (spot, size) in tries(&options, &sizes) {
+        translate::with_size(&mut request, &facts::sold(&shared.catalog, size));
+        if !spot {
+            (
+                request.spot_strategy,
+                request.spot_price_limit,
+                request.spot_duration,
+            ) = (None, None, None);
+        }
         for place in &places {
             match ask(shared, &mut request, place).await {
-                Ok((id, request_id)) => return Ok((id, facts(shared, size, place, request_id))),
+                Ok((id, request_id)) => {
+                    let facts = GroupFacts {
+                        annotations: facts::accepted(pod, &effective, &request, place, &request_id),
+                        owner: pod.namespace().zip(pod.metadata.name.clone()),
+                        described: false,
+                    };
+                    return Ok((id, place.zone.clone(), facts));
+                }
                 Err(error) if error.is_out_of_stock() || error.is_address_exhausted() => {
                     rest(shared, place, &error);
                     last = Some(error);
                 }
-                Err(error) if error.is_throttling() => {
-                    shared.limit.throttled(Instant::now());
-                    return Err(Failure::Throttled);
-                }
-                // Its outcome may be unknown, so nothing else may be tried but the same again.
-                Err(error) => {
-                    return Err(Failure::Later {
-                        reason: "ProviderInvokeFailed",
-                        message: describe(&error),
-                    });
-                }
+                Err(error) => return Err(hopeless(shared, &error)),
             }
         }
     }
-    Err(Failure::Later {
-        reason: if last.as_ref().is_some_and(EciError::is_address_exhausted) {
-            "IpNotEnough"
-        } else {
-            "NoStock"
-        },
+    Err(nowhere(places.len(), last.as_ref()))
+}
+
+/// Sizes in their order; all of them again at list price when no spot stock is no reason to wait.
+fn tries<'s>(
+    options: &InstanceOptions,
+    sizes: &'s [WantedSpec],
+) -> impl Iterator<Item = (bool, &'s WantedSpec)> {
+    let spot = options.spot.is_some();
+    let fallback = options.spot.as_ref().is_some_and(|spot| spot.fallback);
+    let first = sizes.iter().map(move |size| (spot, size));
+    let second = sizes
+        .iter()
+        .filter(move |_| fallback)
+        .map(|size| (false, size));
+    first.chain(second)
+}
+
+/// After this answer no other place may be tried: its effect may be unknown.
+fn hopeless(shared: &Shared, error: &EciError) -> Failure {
+    if error.is_throttling() {
+        shared.limit.throttled(Instant::now());
+        return Failure::Quiet;
+    }
+    if error.is_token_conflict() {
+        // An earlier try elsewhere had effect after all; the list will show its group.
+        shared.poke.notify_one();
+        return Failure::Quiet;
+    }
+    Failure::Later {
+        reason: "ProviderInvokeFailed",
+        message: describe(error),
+    }
+}
+
+fn nowhere(places: usize, last: Option<&EciError>) -> Failure {
+    let exhausted = last.is_some_and(EciError::is_address_exhausted);
+    Failure::Later {
+        reason: if exhausted { "IpNotEnough" } else { "NoStock" },
         message: format!(
-            "none of {} zones or vSwitches could take the pod, last: {}",
-            places.len(),
-            last.as_ref().map(describe).unwrap_or_default()
+            "none of {places} zones or vSwitches could take the pod, last: {}",
+            last.map(describe).unwrap_or_default()
         ),
-    })
+    }
+}
+
+/// A misspelt annotation would otherwise be ignored in silence.
+fn warn_of_unknown(shared: &Shared, pod: &Pod, uid: &str) {
+    if shared.state().notes(uid).failures > 0 {
+        return;
+    }
+    let unknown = eci_annotations::unknown(pod.annotations());
+    if !unknown.is_empty() {
+        let message = format!("not known and ignored: {}", unknown.join(", "));
+        shared
+            .events
+            .tell(pod, EventKind::Warning, "UnknownAnnotation", &message);
+    }
 }
 
 async fn ask(
@@ -192,20 +313,6 @@ fn rest(shared: &Shared, place: &VSwitch, error: &EciError) {
     shared.state().resting.insert(place.id.clone(), until);
 }
 
-fn facts(shared: &Shared, size: &WantedSpec, place: &VSwitch, request_id: String) -> GroupFacts {
-    let size = match size {
-        WantedSpec::Size(size) => Size::from_decimals(translate::vcpu(size), translate::gib(size))
-            .and_then(|wish| shared.catalog.round_up(wish))
-            .map(|size| (size.vcpu(), size.memory_gib())),
-        WantedSpec::InstanceType(_) => None,
-    };
-    GroupFacts {
-        zone: place.zone.clone(),
-        size,
-        request_id,
-    }
-}
-
 fn describe(error: &EciError) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
@@ -214,12 +321,9 @@ fn describe(error: &EciError) -> String {
 }
 
 async fn failed(shared: &Shared, pod: &Pod, uid: &str, failure: Failure) {
-    let fail_fast = pod
-        .annotations()
-        .get(ECI_FAIL_STRATEGY)
-        .is_some_and(|strategy| strategy == "fail-fast");
+    let fail_fast = translate::options_of(pod).is_ok_and(|options| options.fail_fast);
     let (reason, message, for_good) = match failure {
-        Failure::Throttled => {
+        Failure::Quiet => {
             shared.state().notes(uid).memory.retry_at =
                 Some(Instant::now() + shared.timing.retry_first);
             return;

@@ -6,11 +6,13 @@
 mod act;
 mod create;
 mod events;
+mod facts;
 mod nodes;
 mod poll;
 mod profile;
 mod references;
 mod state;
+mod update;
 mod watch;
 mod write;
 

@@ -20,6 +20,8 @@ use super::state::Motion;
 const PAGE: u32 = 200;
 /// Group ids in one question.
 const IDS_PER_CALL: usize = 20;
+/// Descriptions asked for between two looks.
+const CLOSE_LOOKS: usize = 5;
 /// From this many stopping groups on, a complete list is cheaper than asking by name.
 const MANY_STOPPING: usize = 100;
 /// While groups start, a look that took long is followed by as long a pause, but never by a longer one than this:
@@ -90,6 +92,9 @@ impl Eye {
                 self.look_at_some(&motion.stopping, begun).await?;
             }
             self.look_at_changes(begun).await?;
+        }
+        if motion.starting == 0 {
+            self.look_closely().await?;
         }
         self.last_look = Some(begun);
         self.shared.wake.notify_one();
@@ -165,6 +170,24 @@ impl Eye {
         };
         self.adopt(unknown).await?;
         self.shared.state().keep_groups(&present, begun);
+        Ok(())
+    }
+
+    /// Asks for what a status does not tell, once for each group and only when there is no hurry.
+    async fn look_closely(&self) -> Result<(), EciError> {
+        let ids = self.shared.state().undescribed(IDS_PER_CALL * CLOSE_LOOKS);
+        for ids in ids.chunks(IDS_PER_CALL) {
+            let question = DescribeContainerGroupsRequest {
+                container_group_ids: ids.to_vec(),
+                with_event: Some(true),
+                ..DescribeContainerGroupsRequest::default()
+            };
+            let groups = self.shared.cloud.all_container_groups(question).await?;
+            let mut state = self.shared.state();
+            for group in groups {
+                state.describe_group(&group);
+            }
+        }
         Ok(())
     }
 

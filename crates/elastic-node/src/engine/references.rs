@@ -1,25 +1,30 @@
 //! Fetches what pods refer to. A thousand pods of one Deployment refer to the same objects, so each is fetched once per
 //! moment: an object is used for at most [`FRESH`], and pods that ask at the same time share one request.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, ServiceAccount};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret,
+    ServiceAccount,
+};
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::OnceCell;
 
-use crate::translate::{References, TokenKey};
+use crate::translate::{ClaimState, References, TokenKey};
 
 /// How long a fetched object is used for further pods.
 const FRESH: Duration = Duration::from_millis(500);
-/// Tokens change nothing from pod to pod, so one serves for longer.
-const TOKEN_FRESH: Duration = Duration::from_secs(60);
-/// A file of a running group cannot be renewed, so its token must outlive the pod's usual life.
-const TOKEN_LIFE_LEAST_SECONDS: i64 = 86_400;
+/// How long the labels of a namespace are used.
+const NAMESPACE_FRESH: Duration = Duration::from_secs(2);
+/// A file of a running group cannot be renewed without restarting its containers, so a token has to last for the pod's
+/// life. It is bound to the pod and worth nothing when the pod is gone; a year is what Kubernetes itself gives to clients
+/// that do not read their token again.
+const TOKEN_LIFE_LEAST_SECONDS: i64 = 365 * 86_400;
 /// Entries kept; the oldest half goes when there are more.
 const MAX_ENTRIES: usize = 1_024;
 
@@ -79,17 +84,18 @@ pub(crate) struct ReferenceCache {
     client: Client,
     config_maps: Fresh<Key, Option<ConfigMap>>,
     secrets: Fresh<Key, Option<Secret>>,
-    tokens: Fresh<(Key, TokenKey), Option<String>>,
+    claims: Fresh<Key, ClaimState>,
+    namespaces: Fresh<String, BTreeMap<String, String>>,
 }
 
 impl ReferenceCache {
     pub(crate) fn new(client: Client) -> Self {
-        let tokens = Fresh::new(TOKEN_FRESH);
         Self {
             client,
             config_maps: Fresh::new(FRESH),
             secrets: Fresh::new(FRESH),
-            tokens,
+            claims: Fresh::new(FRESH),
+            namespaces: Fresh::new(NAMESPACE_FRESH),
         }
     }
 
@@ -122,14 +128,49 @@ impl ReferenceCache {
             .clone()
             .unwrap_or_else(|| "default".to_owned());
         for token in needed.tokens {
-            let key = ((namespace.clone(), account.clone()), token.clone());
-            let found = self
-                .tokens
-                .get(key, self.token(&namespace, &account, &token))
-                .await?;
+            let found = self.token(pod, &namespace, &account, &token).await?;
             references.tokens.extend(found.map(|found| (token, found)));
         }
+        for name in needed.claims {
+            let key = (namespace.clone(), name.clone());
+            let found = self.claims.get(key, self.claim(&namespace, &name)).await?;
+            references.claims.insert(name, found);
+        }
         Ok(references)
+    }
+
+    /// The labels of a namespace; none when it is gone.
+    pub(crate) async fn namespace_labels(
+        &self,
+        name: &str,
+    ) -> Result<BTreeMap<String, String>, FetchError> {
+        let fetch = async {
+            let api: Api<Namespace> = Api::all(self.client.clone());
+            let found = api.get_metadata_opt(name).await;
+            let found = found.map_err(|source| failed("Namespace", "", name, source))?;
+            Ok(found
+                .and_then(|found| found.metadata.labels)
+                .unwrap_or_default())
+        };
+        self.namespaces.get(name.to_owned(), fetch).await
+    }
+
+    async fn claim(&self, namespace: &str, name: &str) -> Result<ClaimState, FetchError> {
+        let Some(claim) = self
+            .fetch::<PersistentVolumeClaim>("PersistentVolumeClaim", namespace, name)
+            .await?
+        else {
+            return Ok(ClaimState::Missing);
+        };
+        let Some(volume) = claim.spec.and_then(|spec| spec.volume_name) else {
+            return Ok(ClaimState::Unbound);
+        };
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let found = api.get_opt(&volume).await;
+        let found = found.map_err(|source| failed("PersistentVolume", "", &volume, source))?;
+        Ok(found.map_or(ClaimState::Unbound, |volume| {
+            ClaimState::Bound(Box::new(volume))
+        }))
     }
 
     async fn fetch<K>(
@@ -145,16 +186,13 @@ impl ReferenceCache {
             + serde::de::DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        api.get_opt(name).await.map_err(|source| FetchError {
-            kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            source: Box::new(source),
-        })
+        let found = api.get_opt(name).await;
+        found.map_err(|source| failed(kind, namespace, name, source))
     }
 
     async fn token(
         &self,
+        pod: &Pod,
         namespace: &str,
         account: &str,
         key: &TokenKey,
@@ -167,7 +205,12 @@ impl ReferenceCache {
                     .into_iter()
                     .collect(),
                 expiration_seconds: Some(key.expiration_seconds.max(TOKEN_LIFE_LEAST_SECONDS)),
-                bound_object_ref: None,
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    name: pod.metadata.name.clone(),
+                    uid: pod.uid(),
+                }),
             },
             ..TokenRequest::default()
         };
@@ -185,13 +228,22 @@ impl ReferenceCache {
                 );
                 Ok(None)
             }
-            Err(source) => Err(FetchError {
-                kind: "token of ServiceAccount",
-                namespace: namespace.to_owned(),
-                name: account.to_owned(),
-                source: Box::new(source),
-            }),
+            Err(source) => Err(failed(
+                "token of ServiceAccount",
+                namespace,
+                account,
+                source,
+            )),
         }
+    }
+}
+
+fn failed(kind: &'static str, namespace: &str, name: &str, source: kube::Error) -> FetchError {
+    FetchError {
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        source: Box::new(source),
     }
 }
 
@@ -201,6 +253,7 @@ struct Needed {
     config_maps: BTreeSet<String>,
     secrets: BTreeSet<String>,
     tokens: BTreeSet<TokenKey>,
+    claims: BTreeSet<String>,
 }
 
 impl Needed {
@@ -227,6 +280,10 @@ impl Needed {
                     .iter()
                     .filter_map(|source| source.secret_name.clone()),
             );
+            let claim = volume.persistent_volume_claim.as_ref();
+            needed
+                .claims
+                .extend(claim.map(|claim| claim.claim_name.clone()));
             let projections = volume
                 .projected
                 .iter()

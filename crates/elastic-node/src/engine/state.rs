@@ -1,12 +1,14 @@
 //! What is known about pods and groups, and how news changes it. No IO.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::facts;
 use cloud_api::GroupStatus;
 use cloud_api::model::describe::ContainerGroup;
 use cloud_api::model::status::GroupStatusEntry;
+use elastic_core::eci_profile::Effect;
 use elastic_core::names::{INSTANCE_ID, tags};
 use elastic_core::timeline::PodMoments;
 use jiff::Timestamp;
@@ -38,13 +40,15 @@ pub(crate) struct GroupRecord {
     pub(crate) facts: GroupFacts,
 }
 
-/// What is written on the pod about its group.
+/// What is known about a group besides its status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct GroupFacts {
-    pub(crate) zone: String,
-    /// vCPU and GiB as billed, when known.
-    pub(crate) size: Option<(f64, f64)>,
-    pub(crate) request_id: String,
+    /// What is written on the pod about it.
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Namespace and name of the pod it was made for.
+    pub(crate) owner: Option<(String, String)>,
+    /// The cloud has described it since it runs.
+    pub(crate) described: bool,
 }
 
 /// What this process remembers about one pod beyond what `plan` needs.
@@ -54,6 +58,8 @@ pub(crate) struct Notes {
     pub(crate) moments: PodMoments,
     pub(crate) failures: u32,
     pub(crate) last_problem: String,
+    /// What rules of the profile add to the pod; worked out when its group is asked for.
+    pub(crate) effect: Option<Effect>,
     pub(crate) first_seen: Option<Instant>,
 }
 
@@ -247,10 +253,14 @@ impl State {
             return;
         };
         let uid = tag.value.clone();
+        let tag_value = |key: &str| {
+            let tag = group.tags.iter().find(|tag| tag.key == key);
+            tag.map(|tag| tag.value.clone())
+        };
         let facts = GroupFacts {
-            zone: group.zone_id.clone(),
-            size: (group.cpu > 0.0).then_some((group.cpu, group.memory)),
-            request_id: String::new(),
+            annotations: facts::described(group),
+            owner: tag_value(tags::NAMESPACE).zip(tag_value(tags::POD)),
+            described: entry.as_ref().is_some_and(status::is_ready),
         };
         let record = GroupRecord {
             uid: uid.clone(),
@@ -261,6 +271,30 @@ impl State {
         };
         self.put_group(&group.container_group_id, record);
         self.refresh_status(&uid);
+    }
+
+    /// Groups that run and that the cloud has not described since.
+    pub(crate) fn undescribed(&self, most: usize) -> Vec<String> {
+        let wanted = self.groups.iter().filter(|(_, group)| {
+            let entry = group.entry.as_deref();
+            !group.facts.described
+                && group.deleted_at.is_none()
+                && entry.is_some_and(|entry| entry.status == GroupStatus::Running)
+                && self.pods.contains_key(&group.uid)
+        });
+        wanted.take(most).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What the cloud says about a group that runs.
+    pub(crate) fn describe_group(&mut self, group: &ContainerGroup) {
+        let Some(known) = self.groups.get_mut(&group.container_group_id) else {
+            return;
+        };
+        known.facts.described = true;
+        known.facts.annotations.extend(facts::described(group));
+        let uid = known.uid.clone();
+        self.refresh_status(&uid);
+        self.touch(&uid);
     }
 
     /// A status of a known group. Returns false when the group is not known.
@@ -331,8 +365,11 @@ impl State {
         let due = self.pods.get(uid).is_some_and(|record| {
             let shown = self
                 .shown_group(uid)
-                .and_then(|(id, group)| Some((id, group.entry.as_ref()?)));
-            shown.is_some_and(|(id, entry)| super::write::differs(&record.pod, id, entry))
+                .and_then(|(id, group)| Some((id, group, group.entry.as_ref()?)));
+            shown.is_some_and(|(id, group, entry)| {
+                super::write::differs(&record.pod, id, entry)
+                    || facts::unwritten(&record.pod, &group.facts.annotations)
+            })
         });
         if due || self.notes.contains_key(uid) {
             self.notes(uid).memory.status_due = due;
@@ -404,6 +441,10 @@ fn view(id: &str, group: &GroupRecord, at: Instant) -> GroupView {
         id: id.to_owned(),
         uid: group.uid.clone(),
         terminating: listed || asked,
+        ended: group
+            .entry
+            .as_ref()
+            .is_none_or(|entry| entry.status.is_final()),
         known_since: group.known_since,
     }
 }
@@ -418,6 +459,7 @@ fn pod_view(pod: &Pod) -> PodView {
         deleting: pod.metadata.deletion_timestamp.is_some(),
         ended: matches!(phase, Some("Succeeded" | "Failed")),
         instance: pod.annotations().get(INSTANCE_ID).cloned(),
+        images_changed: facts::images_changed(pod),
     }
 }
 

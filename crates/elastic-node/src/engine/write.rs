@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cloud_api::model::status::GroupStatusEntry;
+use elastic_core::eci_profile::Effect;
 use elastic_core::events::EventKind;
-use elastic_core::names::{self, INSTANCE_ID, ON_VIRTUAL_NODE_LABEL, POD_MOMENTS_ANNOTATION, TRUE};
+use elastic_core::names::{INSTANCE_ID, ON_VIRTUAL_NODE_LABEL, POD_MOMENTS_ANNOTATION, TRUE};
 use elastic_core::timeline::PodMoments;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -16,9 +17,10 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::state::GroupRecord;
+use super::{Shared, create, facts};
 use crate::status::{failure_status, lost_status, never_restarts, pod_key, pod_status};
+use crate::translate::is_daemon;
 
 /// Wait after a refused write.
 const RETRY: Duration = Duration::from_millis(500);
@@ -120,11 +122,30 @@ pub(super) async fn status(shared: &Shared, uid: &str) {
         )
     };
     let (pod, node, status, notes, entry) = prepared;
-    let labels = BTreeMap::from([(ON_VIRTUAL_NODE_LABEL, TRUE)]);
+    let effect = added_by_rules(shared, &pod, uid).await;
+    let mut notes = notes;
+    for (key, value) in effect.annotations {
+        notes.entry(key).or_insert(value);
+    }
+    let mut labels = effect.labels;
+    labels.insert(ON_VIRTUAL_NODE_LABEL.to_owned(), TRUE.to_owned());
     let metadata = json!({"uid": uid, "annotations": notes, "labels": labels});
     let body = json!({"metadata": metadata, "status": status_value(&status)});
     if patch(shared, &pod, node, uid, body).await {
         shared.state().status_written(uid, &entry);
+    }
+}
+
+/// What rules of the profile add to a pod that has no status from here yet; nothing later on.
+async fn added_by_rules(shared: &Shared, pod: &Pod, uid: &str) -> Effect {
+    if pod.annotations().contains_key(INSTANCE_ID) {
+        return Effect::default();
+    }
+    let known = shared.state().notes(uid).effect.clone();
+    match known {
+        Some(effect) => effect,
+        // The group was asked for by an earlier life of this program.
+        None => create::effect(shared, pod).await.unwrap_or_default(),
     }
 }
 
@@ -136,35 +157,30 @@ fn annotations(
     mut moments: PodMoments,
 ) -> BTreeMap<String, String> {
     moments.created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let mut all = BTreeMap::from([
-        (INSTANCE_ID.to_owned(), id.to_owned()),
-        (names::CLIENT_TOKEN.to_owned(), group.uid.clone()),
+    let mut all = facts::to_write(pod, &group.facts.annotations);
+    let own = [
+        (INSTANCE_ID, id.to_owned()),
         (
-            POD_MOMENTS_ANNOTATION.to_owned(),
+            POD_MOMENTS_ANNOTATION,
             serde_json::to_string(&moments).unwrap_or_default(),
         ),
-        ("ProviderCreate".to_owned(), "done".to_owned()),
-    ]);
-    if !group.facts.zone.is_empty() {
-        all.insert(names::INSTANCE_ZONE.to_owned(), group.facts.zone.clone());
+    ];
+    for (key, value) in own {
+        if pod.annotations().get(key) != Some(&value) {
+            all.insert(key.to_owned(), value);
+        }
     }
-    if !group.facts.request_id.is_empty() {
-        all.insert(names::REQUEST_ID.to_owned(), group.facts.request_id.clone());
-    }
-    if let Some((vcpu, gib)) = group.facts.size {
-        all.insert(
-            names::INSTANCE_SPEC.to_owned(),
-            format!("{vcpu:?}-{gib:?}Gi"),
-        );
-        all.insert(names::INSTANCE_CPU.to_owned(), format!("{vcpu:?}"));
-        all.insert(names::INSTANCE_MEMORY.to_owned(), format!("{gib:?}"));
-    }
-    all.retain(|key, value| pod.annotations().get(key) != Some(value));
     all
 }
 
 /// Whether the API took it.
-async fn patch(shared: &Shared, pod: &Pod, node: usize, uid: &str, patch: Value) -> bool {
+pub(super) async fn patch(
+    shared: &Shared,
+    pod: &Pod,
+    node: usize,
+    uid: &str,
+    patch: Value,
+) -> bool {
     let name = pod.name_any();
     let api: Api<Pod> =
         Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
@@ -194,7 +210,7 @@ pub(super) async fn failure(shared: &Shared, pod: &Pod, uid: &str, reason: &str,
     let refused = shared.state().notes(uid).memory.refused;
     let status = failure_status(
         pod,
-        refused && never_restarts(pod),
+        refused && (never_restarts(pod) || is_daemon(pod)),
         reason,
         message,
         Timestamp::now(),

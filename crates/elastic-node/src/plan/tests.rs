@@ -15,6 +15,7 @@ fn pod(uid: &str) -> PodView {
         deleting: false,
         ended: false,
         instance: None,
+        images_changed: false,
     }
 }
 
@@ -23,6 +24,7 @@ fn group(id: &str, uid: &str, at: Instant) -> GroupView {
         id: id.into(),
         uid: uid.into(),
         terminating: false,
+        ended: false,
         known_since: at,
     }
 }
@@ -239,6 +241,61 @@ fn an_ended_pod_is_left_as_it_is() {
     );
 }
 
+#[test]
+fn a_group_that_still_costs_goes_when_its_pod_has_ended() {
+    let start = Instant::now();
+    let ended = PodView {
+        ended: true,
+        ..pod("u")
+    };
+    let what = |group: &GroupView| {
+        decide(
+            Some(&ended),
+            &[group],
+            &Memory::default(),
+            POLICY,
+            now(start, 9),
+        )
+    };
+    let running = group("g", "u", start);
+    assert_eq!(what(&running), delete("g", "u"));
+    let over = GroupView {
+        ended: true,
+        ..running
+    };
+    assert_eq!(what(&over), [], "its record stays for logs");
+}
+
+#[test]
+fn other_images_are_brought_into_a_living_group_only() {
+    let start = Instant::now();
+    let changed = PodView {
+        images_changed: true,
+        ..pod("u")
+    };
+    let what = |pod: &PodView, group: &GroupView| {
+        decide(
+            Some(pod),
+            &[group],
+            &Memory::default(),
+            POLICY,
+            now(start, 9),
+        )
+    };
+    let living = group("g", "u", start);
+    let update = Action::UpdateImages {
+        uid: "u".into(),
+        id: "g".into(),
+    };
+    assert_eq!(what(&changed, &living), [update]);
+    assert_eq!(what(&pod("u"), &living), []);
+    let over = GroupView {
+        ended: true,
+        ..living
+    };
+    assert_eq!(what(&changed, &over), []);
+}
+
 /// One thing that happens in the world on paper.
 #[derive(Clone, Debug)]
 enum Step {
@@ -295,7 +352,7 @@ impl World {
                 }
                 Action::Finish { uid } => drop(self.pods.remove(&uid)),
                 Action::Lost { uid } => self.pods.get_mut(&uid).unwrap().ended = true,
-                Action::WriteStatus { .. } => {}
+                Action::WriteStatus { .. } | Action::UpdateImages { .. } => {}
             }
         }
     }

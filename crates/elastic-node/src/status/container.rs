@@ -1,6 +1,7 @@
 //! Container statuses, in the order of the pod's spec.
 
 use cloud_api::model::status::{ContainerStatus as CloudStatus, GroupStatusEntry, State};
+use elastic_core::names::{IGNORE_EXIT_CODE_VARIABLE, SIDECAR_VALUE, SIDECAR_VARIABLE};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
@@ -66,6 +67,55 @@ fn found<'e>(entry: &'e GroupStatusEntry, name: &str) -> Option<&'e CloudStatus>
         .container_statuses
         .iter()
         .find(|status| status.name == name)
+}
+
+/// Whether any container has ever run.
+pub(super) fn any_started(entry: &GroupStatusEntry) -> bool {
+    let began = |state: &State| state.running.is_some() || state.terminated.is_some();
+    let statuses = &entry.pod_status.container_statuses;
+    statuses
+        .iter()
+        .any(|status| began(&status.state) || began(&status.last_state))
+}
+
+/// The phase of a pod that has sidecars and whose other containers have ended for good.
+pub(super) fn outcome(pod: &Pod, entry: &GroupStatusEntry) -> Option<&'static str> {
+    let spec = pod.spec.as_ref()?;
+    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
+    let says = |container: &Container, name: &str, value: &str| {
+        let mut variables = container.env.iter().flatten();
+        variables.any(|variable| {
+            variable.name == name
+                && variable
+                    .value
+                    .as_ref()
+                    .is_some_and(|found| found.eq_ignore_ascii_case(value))
+        })
+    };
+    let is_side = |container: &Container| says(container, SIDECAR_VARIABLE, SIDECAR_VALUE);
+    let native = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .any(crate::translate::is_sidecar);
+    let (sides, mains): (Vec<&Container>, Vec<&Container>) = spec
+        .containers
+        .iter()
+        .partition(|container| is_side(container));
+    if policy == "Always" || (sides.is_empty() && !native) || mains.is_empty() {
+        return None;
+    }
+    let mut failed = false;
+    for main in mains {
+        let ended = found(entry, &main.name)?.state.terminated.as_ref()?;
+        let counts = !says(main, IGNORE_EXIT_CODE_VARIABLE, "true");
+        let bad = ended.exit_code != 0 && counts;
+        if bad && policy == "OnFailure" {
+            return None;
+        }
+        failed |= bad;
+    }
+    Some(if failed { "Failed" } else { "Succeeded" })
 }
 
 fn blank(container: &Container) -> ContainerStatus {

@@ -17,7 +17,7 @@ pub(crate) fn pod_status(
     now: Timestamp,
 ) -> PodStatus {
     let old = pod.status.clone().unwrap_or_default();
-    let phase = phase(entry);
+    let phase = phase(pod, entry);
     let pod_ip = Some(entry.pod_status.pod_ip.clone()).filter(|ip| !ip.is_empty());
     let conditions = conditions(pod, entry, &old, phase, now);
     let initialized = holds(&conditions, "Initialized");
@@ -45,11 +45,14 @@ pub(crate) fn pod_status(
     }
 }
 
-/// Group status to pod phase, as documented.
-fn phase(entry: &GroupStatusEntry) -> &'static str {
+/// Group status to pod phase, as documented. Two things the group does not know: a pod whose containers have all ended is
+/// over although its sidecars go on, and one that took too long to start waits unless it never restarts.
+fn phase(pod: &Pod, entry: &GroupStatusEntry) -> &'static str {
     match &entry.status {
-        GroupStatus::Running | GroupStatus::Terminating => "Running",
+        GroupStatus::Running => container::outcome(pod, entry).unwrap_or("Running"),
+        GroupStatus::Terminating => "Running",
         GroupStatus::Succeeded => "Succeeded",
+        GroupStatus::Failed if !never_restarts(pod) && !container::any_started(entry) => "Pending",
         GroupStatus::Failed | GroupStatus::Expired | GroupStatus::ScheduleFailed => "Failed",
         GroupStatus::Scheduling
         | GroupStatus::Pending

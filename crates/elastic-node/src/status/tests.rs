@@ -182,3 +182,54 @@ fn a_failed_creation_says_why_and_keeps_what_others_wrote() {
     );
     assert_eq!(condition(&status, "PodScheduled")["status"], "True");
 }
+
+#[test]
+fn a_pod_is_over_when_its_main_containers_are_although_sidecars_go_on() {
+    let ended = |code: i64| json!({"Terminated": {"ExitCode": code}});
+    let entry = |code: i64| {
+        let mut entry = entry("Running", true);
+        let web = entry
+            .pod_status
+            .container_statuses
+            .iter_mut()
+            .find(|one| one.name == "web")
+            .unwrap();
+        web.state = serde_json::from_value(ended(code)).unwrap();
+        entry
+    };
+    let phase = |policy: &str, side: Value, web: Value, code: i64| {
+        let mut pod = pod();
+        let spec = pod.spec.as_mut().unwrap();
+        spec.restart_policy = Some(policy.to_owned());
+        spec.containers[0].env = serde_json::from_value(web).unwrap();
+        spec.containers[1].env = serde_json::from_value(side).unwrap();
+        pod_status(&pod, &entry(code), "10.0.0.1", Timestamp::UNIX_EPOCH)
+            .phase
+            .unwrap()
+    };
+    let side = || json!([{"name": "ECI_CONTAINER_TYPE", "value": "sidecar"}]);
+    let lenient = || json!([{"name": "ECI_CONTAINER_IGNORE_EXIT_CODE", "value": "true"}]);
+    assert_eq!(phase("Never", side(), json!([]), 0), "Succeeded");
+    assert_eq!(phase("Never", side(), json!([]), 3), "Failed");
+    assert_eq!(phase("Never", side(), lenient(), 3), "Succeeded");
+    assert_eq!(phase("OnFailure", side(), json!([]), 3), "Running");
+    assert_eq!(phase("OnFailure", side(), json!([]), 0), "Succeeded");
+    assert_eq!(phase("Always", side(), json!([]), 0), "Running");
+    assert_eq!(phase("Never", json!([]), json!([]), 0), "Running");
+}
+
+#[test]
+fn a_group_that_never_started_fails_only_pods_that_never_restart() {
+    let mut entry = entry("Failed", false);
+    entry.pod_status.container_statuses.clear();
+    for (policy, expected) in [
+        ("Never", "Failed"),
+        ("Always", "Pending"),
+        ("OnFailure", "Pending"),
+    ] {
+        let mut pod = pod();
+        pod.spec.as_mut().unwrap().restart_policy = Some(policy.to_owned());
+        let status = pod_status(&pod, &entry, "10.0.0.1", Timestamp::UNIX_EPOCH);
+        assert_eq!(status.phase.as_deref(), Some(expected), "{policy}");
+    }
+}

@@ -1,8 +1,10 @@
 //! One container.
 
 use cloud_api::model::create::{
-    CapabilitySpec, ContainerPort, ContainerSpec, SecurityContextSpec, VolumeMount,
+    CapabilitySpec, ContainerPort, ContainerSpec, EnvironmentVarSpec, NameValue,
+    SecurityContextSpec, VolumeMount,
 };
+use elastic_core::names::{SIDECAR_VALUE, SIDECAR_VARIABLE};
 use elastic_core::pod_sizing::container_amount;
 use elastic_core::quantity;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
@@ -118,35 +120,87 @@ fn security(context: &Context<'_>, container: &Container, spec: &mut ContainerSp
         .or_else(|| pod.and_then(|pod| pod.run_as_non_root));
 }
 
+/// Marks a container that is ended when the others have ended.
+pub(super) fn as_sidecar(mut container: ContainerSpec) -> ContainerSpec {
+    container
+        .environment_var
+        .retain(|variable| variable.key != SIDECAR_VARIABLE);
+    container.environment_var.push(EnvironmentVarSpec {
+        key: SIDECAR_VARIABLE.to_owned(),
+        value: Some(SIDECAR_VALUE.to_owned()),
+        field_ref: None,
+    });
+    container
+}
+
 fn lifecycle(container: &Container, spec: &mut ContainerSpec) -> Result<(), TranslateError> {
     let Some(lifecycle) = &container.lifecycle else {
         return Ok(());
     };
-    let exec = |handler: &Option<LifecycleHandler>| {
-        handler
-            .as_ref()
-            .and_then(|handler| handler.exec.as_ref()?.command.clone())
-            .unwrap_or_default()
-    };
-    spec.lifecycle_post_start_handler_exec = exec(&lifecycle.post_start);
-    spec.lifecycle_pre_stop_handler_exec = exec(&lifecycle.pre_stop);
-    if let Some(http) = lifecycle
-        .pre_stop
-        .as_ref()
-        .and_then(|handler| handler.http_get.as_ref())
-    {
-        spec.lifecycle_pre_stop_handler_http_get_path = http.path.clone();
-        spec.lifecycle_pre_stop_handler_http_get_port = Some(port_number(container, &http.port)?);
-    }
-    if let Some(sleep) = lifecycle
-        .pre_stop
-        .as_ref()
-        .and_then(|handler| handler.sleep.as_ref())
-    {
-        // Container groups know no sleep action; the command says the same.
-        spec.lifecycle_pre_stop_handler_exec = vec!["sleep".to_owned(), sleep.seconds.to_string()];
-    }
+    let start = handler(container, lifecycle.post_start.as_ref())?;
+    spec.lifecycle_post_start_handler_exec = start.exec;
+    spec.lifecycle_post_start_handler_http_get_host = start.http_host;
+    spec.lifecycle_post_start_handler_http_get_path = start.http_path;
+    spec.lifecycle_post_start_handler_http_get_port = start.http_port;
+    spec.lifecycle_post_start_handler_http_get_scheme = start.http_scheme;
+    spec.lifecycle_post_start_handler_http_get_http_header = start.http_headers;
+    spec.lifecycle_post_start_handler_tcp_socket_host = start.tcp_host;
+    spec.lifecycle_post_start_handler_tcp_socket_port = start.tcp_port;
+    let stop = handler(container, lifecycle.pre_stop.as_ref())?;
+    spec.lifecycle_pre_stop_handler_exec = stop.exec;
+    spec.lifecycle_pre_stop_handler_http_get_host = stop.http_host;
+    spec.lifecycle_pre_stop_handler_http_get_path = stop.http_path;
+    spec.lifecycle_pre_stop_handler_http_get_port = stop.http_port;
+    spec.lifecycle_pre_stop_handler_http_get_scheme = stop.http_scheme;
+    spec.lifecycle_pre_stop_handler_http_get_http_header = stop.http_headers;
+    spec.lifecycle_pre_stop_handler_tcp_socket_host = stop.tcp_host;
+    spec.lifecycle_pre_stop_handler_tcp_socket_port = stop.tcp_port;
     Ok(())
+}
+
+/// A hook in the cloud's flat members.
+#[derive(Default)]
+struct Hook {
+    exec: Vec<String>,
+    http_host: Option<String>,
+    http_path: Option<String>,
+    http_port: Option<u16>,
+    http_scheme: Option<String>,
+    http_headers: Vec<NameValue>,
+    tcp_host: Option<String>,
+    tcp_port: Option<u16>,
+}
+
+fn handler(
+    container: &Container,
+    handler: Option<&LifecycleHandler>,
+) -> Result<Hook, TranslateError> {
+    let mut hook = Hook::default();
+    let Some(handler) = handler else {
+        return Ok(hook);
+    };
+    if let Some(exec) = &handler.exec {
+        hook.exec = exec.command.clone().unwrap_or_default();
+    } else if let Some(http) = &handler.http_get {
+        hook.http_host.clone_from(&http.host);
+        hook.http_path.clone_from(&http.path);
+        hook.http_port = Some(port_number(container, &http.port)?);
+        hook.http_scheme.clone_from(&http.scheme);
+        let headers = http.http_headers.iter().flatten();
+        hook.http_headers = headers
+            .map(|header| NameValue {
+                name: header.name.clone(),
+                value: Some(header.value.clone()),
+            })
+            .collect();
+    } else if let Some(tcp) = &handler.tcp_socket {
+        hook.tcp_host.clone_from(&tcp.host);
+        hook.tcp_port = Some(port_number(container, &tcp.port)?);
+    } else if let Some(sleep) = &handler.sleep {
+        // Container groups know no sleep action; the command says the same.
+        hook.exec = vec!["sleep".to_owned(), sleep.seconds.to_string()];
+    }
+    Ok(hook)
 }
 
 /// A port given by number or by the name of one of the container's ports.

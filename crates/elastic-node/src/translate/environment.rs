@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use cloud_api::model::create::{EnvironmentVarSpec, FieldRef, RegistryCredential};
 use elastic_core::quantity;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVar, EnvVarSource, Pod, PodSpec, Secret,
+    ConfigMap, Container, EnvVar, EnvVarSource, PersistentVolume, Pod, PodSpec, Secret,
 };
 use kube::ResourceExt;
 
@@ -24,6 +24,19 @@ pub struct References {
     pub secrets: BTreeMap<String, Option<Secret>>,
     /// Service account tokens by what was asked for.
     pub tokens: BTreeMap<TokenKey, String>,
+    /// PersistentVolumeClaims by name.
+    pub claims: BTreeMap<String, ClaimState>,
+}
+
+/// How a claim stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimState {
+    /// There is none of the name.
+    Missing,
+    /// It waits for a volume.
+    Unbound,
+    /// It has this volume.
+    Bound(Box<PersistentVolume>),
 }
 
 impl References {

@@ -6,19 +6,22 @@ mod container;
 mod environment;
 mod expand;
 mod network;
+mod options;
 mod probe;
 mod refusal;
 mod volume;
 
-pub use environment::References;
-pub use refusal::{Refusal, refuse};
+pub use environment::{ClaimState, References};
+pub use refusal::{Refusal, is_daemon, refuse};
 pub use volume::TokenKey;
 
 use cloud_api::model::create::{CreateContainerGroupRequest, RegistryCredential};
 use cloud_api::model::describe::Tag;
-use elastic_core::names::{self, tags};
+use elastic_core::eci_annotations::InstanceOptions;
+use elastic_core::eci_profile::describe;
+use elastic_core::names::tags;
 use elastic_core::pod_sizing::{PodSize, SizingError, WantedSpec, wanted_specs};
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::ResourceExt;
 
 use crate::config::ClusterSettings;
@@ -27,8 +30,6 @@ use crate::config::ClusterSettings;
 const MAX_NAME_BYTES: usize = 128;
 /// Longest value of a tag.
 const MAX_TAG_BYTES: usize = 128;
-/// Tags a user may add.
-const MAX_CUSTOM_TAGS: usize = 3;
 
 /// Why a pod cannot be expressed as a container group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,9 @@ pub enum TranslateError {
         /// `does not exist` or `has no key …`.
         problem: String,
     },
+    /// Annotations that cannot be followed.
+    #[error("annotation {0}")]
+    Annotations(String),
     /// A field has a value that cannot be used.
     #[error("{field}: {reason}")]
     Invalid {
@@ -91,12 +95,7 @@ pub fn container_group(
         field: "spec".into(),
         reason: "is missing".into(),
     })?;
-    let annotation = |key: &str| {
-        pod.annotations()
-            .get(key)
-            .filter(|value| !value.is_empty())
-            .cloned()
-    };
+    let options = options_of(pod)?;
     let context = environment::Context {
         pod,
         spec,
@@ -104,41 +103,51 @@ pub fn container_group(
         settings,
         references,
     };
+    let own =
+        |own: &Option<String>, cluster: &Option<String>| own.clone().or_else(|| cluster.clone());
     let mut request = CreateContainerGroupRequest {
         container_group_name: group_name(pod),
-        security_group_id: annotation(names::ECI_SECURITY_GROUP)
-            .or_else(|| settings.security_group.clone()),
-        resource_group_id: annotation(names::ECI_RESOURCE_GROUP)
-            .or_else(|| settings.resource_group.clone()),
+        security_group_id: own(&options.security_groups, &settings.security_group),
+        resource_group_id: own(&options.resource_group, &settings.resource_group),
         restart_policy: spec.restart_policy.clone(),
-        compute_category: split(annotation(names::ECI_COMPUTE_CATEGORY)),
-        spot_strategy: annotation(names::ECI_SPOT_STRATEGY),
-        spot_price_limit: annotation(names::ECI_SPOT_PRICE_LIMIT)
-            .and_then(|text| text.parse().ok()),
         active_deadline_seconds: spec.active_deadline_seconds,
         termination_grace_period_seconds: spec.termination_grace_period_seconds,
         client_token: pod.uid(),
-        tag: group_tags(pod, identity),
+        tag: group_tags(pod, identity, &options),
         host_name: Some(host_name(pod, spec)),
         share_process_namespace: spec.share_process_namespace,
-        insecure_registry: annotation(names::INSECURE_REGISTRY),
-        plain_http_registry: annotation(names::PLAIN_HTTP_REGISTRY),
         image_registry_credential: registry_credentials(spec, references),
         volume: volume::volumes(&context)?,
         ..CreateContainerGroupRequest::default()
     };
     network::resolver(pod, spec, settings, &mut request);
+    options::apply(&options, spec, &mut request)?;
+    for container in spec.init_containers.iter().flatten() {
+        let translated = container::container(&context, container)?;
+        if is_sidecar(container) {
+            // Started with the others and ended after them; the cloud knows it by this variable.
+            request.container.push(container::as_sidecar(translated));
+        } else {
+            request.init_container.push(translated);
+        }
+    }
     for container in &spec.containers {
         request
             .container
             .push(container::container(&context, container)?);
     }
-    for container in spec.init_containers.iter().flatten() {
-        request
-            .init_container
-            .push(container::container(&context, container)?);
-    }
     Ok(request)
+}
+
+/// What the annotations of a pod say; every one that cannot be followed is named.
+pub fn options_of(pod: &Pod) -> Result<InstanceOptions, TranslateError> {
+    InstanceOptions::read(pod.annotations())
+        .map_err(|problems| TranslateError::Annotations(describe(&problems)))
+}
+
+/// An init container that runs along with the others.
+pub(crate) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
 }
 
 /// The sizes to try, in order.
@@ -199,7 +208,7 @@ fn host_name(pod: &Pod, spec: &PodSpec) -> String {
     name.trim_end_matches(['-', '.']).to_owned()
 }
 
-fn group_tags(pod: &Pod, identity: Identity<'_>) -> Vec<Tag> {
+fn group_tags(pod: &Pod, identity: Identity<'_>, options: &InstanceOptions) -> Vec<Tag> {
     let tag = |key: &str, value: &str| Tag {
         key: key.to_owned(),
         value: value.chars().take(MAX_TAG_BYTES).collect(),
@@ -211,26 +220,8 @@ fn group_tags(pod: &Pod, identity: Identity<'_>) -> Vec<Tag> {
         tag(tags::POD, &pod.name_any()),
         tag(tags::UID, &pod.uid().unwrap_or_default()),
     ];
-    let custom = pod.annotations().get(names::ECI_CUSTOM_TAGS);
-    let custom = custom.into_iter().flat_map(|text| text.split(','));
-    all.extend(
-        custom
-            .filter_map(|pair| pair.split_once(':'))
-            .take(MAX_CUSTOM_TAGS)
-            .map(|(k, v)| tag(k.trim(), v.trim())),
-    );
+    all.extend(options.tags.iter().map(|(key, value)| tag(key, value)));
     all
-}
-
-fn split(text: Option<String>) -> Vec<String> {
-    text.into_iter()
-        .flat_map(|text| {
-            text.split(',')
-                .map(|part| part.trim().to_owned())
-                .collect::<Vec<_>>()
-        })
-        .filter(|part| !part.is_empty())
-        .collect()
 }
 
 /// Logins of the pod's image pull secrets; one that cannot be read is left out, and the pull says so later.

@@ -1,5 +1,5 @@
 //! Probes. Container groups have no startup probe; its time is added to the liveness probe's first wait, so that a slow
-//! start is not mistaken for a failure.
+//! start is not mistaken for a failure, and a container without a readiness probe is ready when its startup check holds.
 
 use cloud_api::model::create::{ExecAction, HttpGetAction, ProbeSpec, TcpSocketAction};
 use k8s_openapi::api::core::v1::{Container, Probe};
@@ -11,9 +11,9 @@ const DEFAULT_PERIOD_SECONDS: i64 = 10;
 const DEFAULT_FAILURES: i64 = 3;
 
 pub(super) fn readiness(container: &Container) -> Result<Option<ProbeSpec>, TranslateError> {
-    container
-        .readiness_probe
-        .as_ref()
+    let probe = container.readiness_probe.as_ref();
+    probe
+        .or(container.startup_probe.as_ref())
         .map(|probe| translate(container, probe))
         .transpose()
 }
@@ -62,7 +62,8 @@ fn translate(container: &Container, probe: &Probe) -> Result<ProbeSpec, Translat
         initial_delay_seconds: probe.initial_delay_seconds.map(i64::from),
         period_seconds: probe.period_seconds.map(i64::from),
         timeout_seconds: probe.timeout_seconds.map(i64::from),
-        success_threshold: probe.success_threshold.map(i64::from),
+        // The cloud takes one success only; waiting for more is the readiness probe's luxury.
+        success_threshold: probe.success_threshold.map(|_| 1),
         failure_threshold: probe.failure_threshold.map(i64::from),
     })
 }

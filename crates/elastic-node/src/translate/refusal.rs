@@ -1,6 +1,6 @@
 //! What a virtual node cannot run, said before anything is created or billed.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe, Volume};
 use kube::ResourceExt;
 
 /// A pod that asks for something virtual nodes do not have.
@@ -84,13 +84,15 @@ fn unsupported_volume(volume: &Volume) -> Option<Refusal> {
         || volume.secret.is_some()
         || volume.downward_api.is_some()
         || volume.projected.is_some()
-        || volume.nfs.is_some();
+        || volume.nfs.is_some()
+        || volume.flex_volume.is_some()
+        || volume.persistent_volume_claim.is_some();
     let reason = if volume.host_path.is_some() {
         "hostPath needs a worker; use emptyDir, configMap, secret or nfs"
     } else if supported {
         return None;
     } else {
-        "this kind of volume is not supported on virtual nodes; use emptyDir, configMap, secret, downwardAPI, projected or nfs"
+        "this kind of volume is not supported on virtual nodes; use emptyDir, configMap, secret, downwardAPI, projected, nfs or a claim bound to an NFS volume"
     };
     Some(Refusal {
         field: format!("spec.volumes[{}]", volume.name),
@@ -140,6 +142,22 @@ fn unsupported(container: &Container) -> Option<(&'static str, &'static str)> {
         return Some((
             "probes",
             "gRPC probes are not supported by container groups; use httpGet, tcpSocket or exec",
+        ));
+    }
+    let odd_http = |probe: &&Probe| {
+        let http = probe.http_get.as_ref();
+        http.is_some_and(|http| {
+            http.host.is_some()
+                || http
+                    .http_headers
+                    .as_ref()
+                    .is_some_and(|all| !all.is_empty())
+        })
+    };
+    if probes.into_iter().flatten().any(|probe| odd_http(&probe)) {
+        return Some((
+            "probes",
+            "httpGet probes of container groups have neither host nor headers; leave them out or use exec",
         ));
     }
     None

@@ -37,6 +37,12 @@ fn translate(
     container_group(&pod(spec), identity, &settings(), references)
 }
 
+fn bound(spec: Value) -> ClaimState {
+    ClaimState::Bound(Box::new(
+        serde_json::from_value(json!({"spec": spec})).unwrap(),
+    ))
+}
+
 fn references() -> References {
     let config: ConfigMap =
         serde_json::from_value(json!({"data": {"color": "blue", "a.txt": "hello"}})).unwrap();
@@ -62,6 +68,17 @@ fn references() -> References {
             },
             "t-1".to_owned(),
         )]
+        .into(),
+        claims: [
+            ("media".to_owned(), bound(json!({"nfs": {"server": "nas.example", "path": "/media", "readOnly": true}}))),
+            (
+                "shared".to_owned(),
+                bound(json!({"csi": {"driver": "nasplugin.csi.alibabacloud.com", "volumeHandle": "v",
+                    "volumeAttributes": {"server": "cpfs.example", "path": "/share"}}})),
+            ),
+            ("disk".to_owned(), bound(json!({"csi": {"driver": "diskplugin.csi.alibabacloud.com", "volumeHandle": "d-1"}}))),
+            ("waits".to_owned(), ClaimState::Unbound),
+        ]
         .into(),
     }
 }
@@ -323,4 +340,260 @@ fn sizes_are_put_into_the_request() {
         (request.cpu, request.instance_type.as_deref()),
         (None, Some("ecs.c6.large"))
     );
+}
+
+fn annotated(annotations: Value) -> Result<CreateContainerGroupRequest, TranslateError> {
+    let mut pod = pod(json!({"containers": [{"name": "web"}]}));
+    pod.metadata.annotations = serde_json::from_value(annotations).unwrap();
+    let identity = Identity {
+        cluster: "c-1",
+        node: "n",
+        node_ip: "10.10.0.101",
+    };
+    container_group(&pod, identity, &settings(), &References::default())
+}
+
+#[test]
+fn annotations_become_parameters_of_the_interface() {
+    let request = annotated(json!({
+        "k8s.aliyun.com/eci-security-group": "sg-x",
+        "k8s.aliyun.com/eci-resource-group-id": "rg-1",
+        "k8s.aliyun.com/eci-compute-category": "economy,general",
+        "k8s.aliyun.com/eci-cpu-option-core": "2",
+        "k8s.aliyun.com/eci-cpu-option-ht": "1",
+        "k8s.aliyun.com/eci-gpu-driver-version": "tesla=535",
+        "k8s.aliyun.com/eci-max-pending-minute": "30",
+        "k8s.aliyun.com/eci-custom-hosts": r#"[{"host":"a","ip":"10.0.0.1"},{"host":"b","ip":"10.0.0.1"}]"#,
+        "k8s.aliyun.com/eci-custom-dnsconfig": r#"{"nameservers":["1.1.1.1"],"searches":["x.example"]}"#,
+        "k8s.aliyun.com/eci-ram-role-name": "role",
+        "k8s.aliyun.com/eci-auto-imc": "true",
+        "k8s.aliyun.com/eci-imc-id": "imc-1",
+        "k8s.aliyun.com/acr-instance-ids": "cn-beijing:cri-1",
+        "k8s.aliyun.com/plain-http-registry": "r.example:5000",
+        "k8s.aliyun.com/insecure-registry": "s.example",
+        "k8s.aliyun.com/eci-data-cache-bucket": "default",
+        "k8s.aliyun.com/eci-data-cache-provisionedIops": "1000",
+        "k8s.aliyun.com/eci-with-eip": "true",
+        "k8s.aliyun.com/eip-bandwidth": "10",
+        "k8s.aliyun.com/eip-isp": "BGP",
+        "k8s.aliyun.com/eip-common-bandwidth-package-id": "cbwp-1",
+        "k8s.aliyun.com/eci-enable-ipv6": "true",
+        "k8s.aliyun.com/eci-ipv6-bandwidth-enable": "true",
+        "k8s.aliyun.com/eci-private-ip-address": "10.4.0.9",
+        "k8s.aliyun.com/eci-fixed-ip": "true",
+        "k8s.aliyun.com/eci-fixed-ip-retain-hour": "24",
+        "kubernetes.io/ingress-bandwidth": "40M",
+        "kubernetes.io/egress-bandwidth": "10M",
+        "k8s.aliyun.com/eci-extra-ephemeral-storage": "50Gi",
+        "k8s.aliyun.com/eci-ntp-server": "10.0.0.2",
+        "k8s.aliyun.com/eci-core-pattern": "/pod/cores/core"
+    }))
+    .unwrap();
+    let parameters = cloud_api::flatten::flatten(&request).unwrap();
+    let expected = [
+        ("SecurityGroupId", "sg-x"),
+        ("ResourceGroupId", "rg-1"),
+        ("ComputeCategory.2", "general"),
+        ("CpuOptionsCore", "2"),
+        ("CpuOptionsThreadsPerCore", "1"),
+        ("GpuDriverVersion", "tesla=535"),
+        ("HostAliase.1.Hostname.2", "b"),
+        ("DnsPolicy", "None"),
+        ("DnsConfig.NameServer.1", "1.1.1.1"),
+        ("DnsConfig.Search.1", "x.example"),
+        ("RamRoleName", "role"),
+        ("AutoMatchImageCache", "true"),
+        ("ImageSnapshotId", "imc-1"),
+        ("AcrRegistryInfo.1.InstanceId", "cri-1"),
+        ("AcrRegistryInfo.1.RegionId", "cn-beijing"),
+        ("PlainHttpRegistry", "r.example:5000"),
+        ("InsecureRegistry", "s.example"),
+        ("DataCacheBucket", "default"),
+        ("DataCacheProvisionedIops", "1000"),
+        ("AutoCreateEip", "true"),
+        ("EipBandwidth", "10"),
+        ("EipISP", "BGP"),
+        ("EipCommonBandwidthPackage", "cbwp-1"),
+        ("Ipv6AddressCount", "1"),
+        ("Ipv6GatewayBandwidthEnable", "true"),
+        ("PrivateIpAddress", "10.4.0.9"),
+        ("FixedIp", "true"),
+        ("FixedIpRetainHour", "24"),
+        ("IngressBandwidth", "40000000"),
+        ("EgressBandwidth", "10000000"),
+        ("EphemeralStorage", "50"),
+        ("NtpServer.1", "10.0.0.2"),
+        ("CorePattern", "/pod/cores/core"),
+    ];
+    for (name, value) in expected {
+        let found = parameters.iter().find(|(found, _)| found.as_str() == name);
+        assert_eq!(
+            found.map(|(_, value)| value.as_str()),
+            Some(value),
+            "{name}"
+        );
+    }
+    assert_eq!(request.max_pending_minute, Some(30));
+}
+
+#[test]
+fn an_annotation_that_cannot_be_followed_is_named() {
+    let error = annotated(json!({"k8s.aliyun.com/eci-instance-family": "ecs.c6"})).unwrap_err();
+    let words = "annotation k8s.aliyun.com/eci-instance-family: is not supported: ";
+    assert!(
+        error.to_string().starts_with(words) && !error.may_pass(),
+        "{error}"
+    );
+}
+
+#[test]
+fn scratch_space_above_the_free_one_is_asked_for() {
+    let asked = |amount: &str| {
+        let spec = json!({"containers": [{"name": "web", "resources": {"requests": {"ephemeral-storage": amount}}}]});
+        translate(spec, &References::default())
+            .unwrap()
+            .ephemeral_storage
+    };
+    assert_eq!(
+        (asked("30Gi"), asked("30.5Gi"), asked("100Gi")),
+        (None, Some(1), Some(70))
+    );
+}
+
+#[test]
+fn claims_become_shares_or_wait_or_are_refused() {
+    let volume = |claim: &str| {
+        let spec = json!({"containers": [{"name": "web"}],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]});
+        translate(spec, &references())
+    };
+    let share = |claim: &str| {
+        let share = volume(claim).unwrap().volume[0].nfs_volume.clone().unwrap();
+        (share.server, share.path, share.read_only)
+    };
+    assert_eq!(
+        share("media"),
+        ("nas.example".into(), "/media".into(), Some(true))
+    );
+    assert_eq!(
+        share("shared"),
+        ("cpfs.example".into(), "/share".into(), None)
+    );
+    for (claim, problem) in [
+        ("waits", "is not bound to a volume"),
+        ("none", "does not exist"),
+    ] {
+        let error = volume(claim).unwrap_err();
+        assert!(
+            error.may_pass() && error.to_string().ends_with(problem),
+            "{error}"
+        );
+    }
+    let error = volume("disk").unwrap_err();
+    assert!(
+        !error.may_pass() && error.to_string().contains("neither NFS, NAS"),
+        "{error}"
+    );
+}
+
+#[test]
+fn sidecars_run_along_and_are_marked_for_the_cloud() {
+    let spec = json!({
+        "initContainers": [{"name": "prepare"}, {"name": "proxy", "restartPolicy": "Always"}],
+        "containers": [{"name": "web", "env": [{"name": "ECI_CONTAINER_IGNORE_EXIT_CODE", "value": "true"}]}]
+    });
+    let request = translate(spec, &References::default()).unwrap();
+    let names: Vec<_> = request
+        .container
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    assert_eq!(names, ["proxy", "web"]);
+    assert_eq!(request.init_container.len(), 1);
+    let variable = |container: usize, key: &str| {
+        let all = &request.container[container].environment_var;
+        all.iter()
+            .find(|one| one.key == key)
+            .and_then(|one| one.value.clone())
+    };
+    assert_eq!(
+        variable(0, "ECI_CONTAINER_TYPE").as_deref(),
+        Some("sidecar")
+    );
+    assert_eq!(variable(1, "ECI_CONTAINER_TYPE"), None);
+    assert_eq!(
+        variable(1, "ECI_CONTAINER_IGNORE_EXIT_CODE").as_deref(),
+        Some("true")
+    );
+}
+
+#[test]
+fn every_kind_of_hook_is_passed_on() {
+    let spec = json!({"containers": [
+        {"name": "a", "ports": [{"name": "http", "containerPort": 8080}], "lifecycle": {
+            "postStart": {"httpGet": {"path": "/start", "port": "http", "scheme": "HTTPS", "httpHeaders": [{"name": "X", "value": "1"}]}},
+            "preStop": {"tcpSocket": {"port": 9000}}}},
+        {"name": "b", "lifecycle": {"postStart": {"exec": {"command": ["/hello"]}}, "preStop": {"sleep": {"seconds": 3}}}}
+    ]});
+    let request = translate(spec, &References::default()).unwrap();
+    let (a, b) = (&request.container[0], &request.container[1]);
+    assert_eq!(a.lifecycle_post_start_handler_http_get_port, Some(8080));
+    assert_eq!(
+        a.lifecycle_post_start_handler_http_get_scheme.as_deref(),
+        Some("HTTPS")
+    );
+    assert_eq!(
+        a.lifecycle_post_start_handler_http_get_http_header[0].name,
+        "X"
+    );
+    assert_eq!(a.lifecycle_pre_stop_handler_tcp_socket_port, Some(9000));
+    assert_eq!(b.lifecycle_post_start_handler_exec, ["/hello"]);
+    assert_eq!(b.lifecycle_pre_stop_handler_exec, ["sleep", "3"]);
+}
+
+#[test]
+fn a_startup_probe_alone_decides_when_the_pod_is_ready() {
+    let spec = json!({"containers": [{"name": "web", "startupProbe": {"tcpSocket": {"port": 80}, "successThreshold": 1}}]});
+    let request = translate(spec, &References::default()).unwrap();
+    assert!(request.container[0].readiness_probe.is_some());
+    assert!(request.container[0].liveness_probe.is_none());
+}
+
+#[test]
+fn kernel_settings_go_where_they_belong() {
+    let spec = json!({"containers": [{"name": "web"}], "securityContext": {"sysctls": [
+        {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}, {"name": "net.core.somaxconn", "value": "1024"}]}});
+    let request = translate(spec, &References::default()).unwrap();
+    assert_eq!(
+        request.security_context.unwrap().sysctl[0].value.as_deref(),
+        Some("0")
+    );
+    assert_eq!(
+        request.host_security_context.unwrap().sysctl[0].name,
+        "net.core.somaxconn"
+    );
+}
+
+#[test]
+fn groups_without_cluster_ips_are_told_the_apis_own_address() {
+    let mut settings = settings();
+    settings.api_server = Some(("192.0.2.1".into(), 6443));
+    settings.cluster_ip = false;
+    let identity = Identity {
+        cluster: "c",
+        node: "n",
+        node_ip: "10.10.0.101",
+    };
+    let request = container_group(
+        &pod(json!({"containers": [{"name": "web"}]})),
+        identity,
+        &settings,
+        &References::default(),
+    )
+    .unwrap();
+    let host = request.container[0]
+        .environment_var
+        .iter()
+        .find(|one| one.key == "KUBERNETES_SERVICE_HOST");
+    assert_eq!(host.unwrap().value.as_deref(), Some("192.0.2.1"));
 }

@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cloud_api::model::create::{
-    ConfigFileToPath, ConfigFileVolumeSpec, EmptyDirVolumeSpec, NfsVolumeSpec, VolumeSpec,
+    ConfigFileToPath, ConfigFileVolumeSpec, EmptyDirVolumeSpec, FlexVolumeSpec, NfsVolumeSpec,
+    VolumeSpec,
 };
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, ServiceAccountTokenProjection, Volume,
-    VolumeProjection,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, PersistentVolumeClaimVolumeSource, Secret,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use super::TranslateError;
-use super::environment::{Context, field_text, resource_value};
+use super::environment::{ClaimState, Context, field_text, resource_value};
 
+/// CSI driver of NAS file systems.
+const NAS_DRIVER: &str = "nasplugin.csi.alibabacloud.com";
 /// Audience asked for when a token projection names none.
 const DEFAULT_AUDIENCE: &str = "";
 
@@ -78,6 +81,15 @@ fn translate(context: &Context<'_>, volume: &Volume) -> Result<VolumeSpec, Trans
         });
         return Ok(spec);
     }
+    if let Some(flex) = &volume.flex_volume {
+        spec.volume_type = "FlexVolume".to_owned();
+        spec.flex_volume = Some(flex_volume(&flex.driver, &flex.fs_type, &flex.options));
+        return Ok(spec);
+    }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        claimed(context, &referrer, claim, &mut spec)?;
+        return Ok(spec);
+    }
     let (files, mode) = if let Some(source) = &volume.config_map {
         let found = context
             .references
@@ -132,6 +144,74 @@ fn translate(context: &Context<'_>, volume: &Volume) -> Result<VolumeSpec, Trans
         config_file_to_path: files.into_iter().map(to_wire).collect(),
     });
     Ok(spec)
+}
+
+fn flex_volume(
+    driver: &str,
+    fs_type: &Option<String>,
+    options: &Option<BTreeMap<String, String>>,
+) -> FlexVolumeSpec {
+    let options = options.as_ref().filter(|options| !options.is_empty());
+    FlexVolumeSpec {
+        driver: driver.to_owned(),
+        fs_type: fs_type.clone(),
+        options: options.and_then(|options| serde_json::to_string(options).ok()),
+    }
+}
+
+/// A claim is as good as the volume it is bound to: NFS and NAS volumes become shares, flex volumes stay what they are.
+fn claimed(
+    context: &Context<'_>,
+    referrer: &str,
+    source: &PersistentVolumeClaimVolumeSource,
+    spec: &mut VolumeSpec,
+) -> Result<(), TranslateError> {
+    let missing = |problem: &str| TranslateError::Missing {
+        referrer: referrer.to_owned(),
+        kind: "PersistentVolumeClaim",
+        name: source.claim_name.clone(),
+        problem: problem.to_owned(),
+    };
+    let volume = match context.references.claims.get(&source.claim_name) {
+        None | Some(ClaimState::Missing) => return Err(missing("does not exist")),
+        Some(ClaimState::Unbound) => return Err(missing("is not bound to a volume")),
+        Some(ClaimState::Bound(volume)) => volume,
+    };
+    let persistent = volume.spec.clone().unwrap_or_default();
+    let read_only = source.read_only;
+    if let Some(nfs) = persistent.nfs {
+        share(spec, nfs.server, nfs.path, read_only.or(nfs.read_only));
+        return Ok(());
+    }
+    if let Some(flex) = persistent.flex_volume {
+        spec.volume_type = "FlexVolume".to_owned();
+        spec.flex_volume = Some(flex_volume(&flex.driver, &flex.fs_type, &flex.options));
+        return Ok(());
+    }
+    let csi = persistent.csi.filter(|csi| csi.driver == NAS_DRIVER);
+    let attributes = csi.and_then(|csi| csi.volume_attributes);
+    let attribute = |key: &str| attributes.as_ref()?.get(key).cloned();
+    if let Some(server) = attribute("server") {
+        let path = attribute("path").unwrap_or_else(|| "/".to_owned());
+        share(spec, server, path, read_only);
+        return Ok(());
+    }
+    Err(TranslateError::Invalid {
+        field: referrer.to_owned(),
+        reason: format!(
+            "claim {} is bound to a volume that is neither NFS, NAS ({NAS_DRIVER}) nor a flex volume; use one of these",
+            source.claim_name
+        ),
+    })
+}
+
+fn share(spec: &mut VolumeSpec, server: String, path: String, read_only: Option<bool>) {
+    spec.volume_type = "NFSVolume".to_owned();
+    spec.nfs_volume = Some(NfsVolumeSpec {
+        server,
+        path,
+        read_only,
+    });
 }
 
 fn to_wire(file: File) -> ConfigFileToPath {

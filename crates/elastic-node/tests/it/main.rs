@@ -8,4 +8,5 @@ mod life;
 mod profile;
 mod support;
 mod sweep;
+mod whole;
 mod zones;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{SECURITY_GROUPS, Scene, ZONES, eventually, node};
 
-async fn write(scene: &Scene, data: &[(&str, &str)]) {
+pub async fn write(scene: &Scene, data: &[(&str, &str)]) {
     let maps: Api<ConfigMap> = Api::namespaced(scene.client.clone(), "kube-system");
     let data: BTreeMap<_, _> = data.iter().copied().collect();
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "eci-profile"}, "data": data});
@@ -48,7 +48,7 @@ async fn verdict(scene: &Scene, name: &str) -> Option<(String, String)> {
     Some((condition.status, condition.message.unwrap_or_default()))
 }
 
-async fn profile_events(scene: &Scene) -> Vec<(String, String)> {
+pub async fn profile_events(scene: &Scene) -> Vec<(String, String)> {
     let events: Api<Event> = Api::namespaced(scene.client.clone(), "kube-system");
     let list = events.list(&ListParams::default()).await.unwrap().items;
     let text = |event: Event| {
