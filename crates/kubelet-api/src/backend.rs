@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use crate::usage::PodUsage;
+
 /// Output of a container, chunk by chunk.
 pub type ByteStream = BoxStream<'static, Result<Bytes, BackendError>>;
 /// A readable end of a session.
@@ -176,10 +178,6 @@ pub trait NodeBackend: Send + Sync + 'static {
         port: u16,
     ) -> Result<(ByteReader, ByteWriter), BackendError>;
 
-    /// `/metrics/resource`: Prometheus text with the series metrics-server reads
-    /// (`node_cpu_usage_seconds_total`, `container_memory_working_set_bytes`, …).
-    async fn resource_metrics(&self) -> Result<String, BackendError>;
-
-    /// `/stats/summary` as upstream's `stats/v1alpha1` `Summary`.
-    async fn stats_summary(&self) -> Result<serde_json::Value, BackendError>;
+    /// What the running pods of this node use; pods of other nodes never belong to it.
+    async fn usage(&self) -> Result<Vec<PodUsage>, BackendError>;
 }

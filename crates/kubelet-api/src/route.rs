@@ -15,13 +15,38 @@ pub(crate) struct Target {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Route {
     Health,
+    Configuration,
     Pods,
-    ResourceMetrics,
+    RunningPods,
+    OwnMetrics,
+    /// Series of one node only when its name is given.
+    ResourceMetrics(Option<String>),
+    CadvisorMetrics(Option<String>),
     StatsSummary,
     Logs(Target, LogOptions),
     Exec(Target, ExecRequest),
     Attach(Target, AttachRequest),
     PortForward(Target, Vec<u16>),
+}
+
+impl Route {
+    /// For counting.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Health => "healthz",
+            Self::Configuration => "configz",
+            Self::Pods => "pods",
+            Self::RunningPods => "runningpods",
+            Self::OwnMetrics => "metrics",
+            Self::ResourceMetrics(_) => "metrics/resource",
+            Self::CadvisorMetrics(_) => "metrics/cadvisor",
+            Self::StatsSummary => "stats",
+            Self::Logs(..) => "containerLogs",
+            Self::Exec(..) => "exec",
+            Self::Attach(..) => "attach",
+            Self::PortForward(..) => "portForward",
+        }
+    }
 }
 
 /// Parses a path and query. `Err` is the sentence of a 400 or 404 answer.
@@ -35,8 +60,12 @@ pub(crate) fn parse(path: &str, query: &str) -> Result<Route, RouteError> {
     let query = Query::parse(query);
     match parts.as_slice() {
         ["healthz"] => Ok(Route::Health),
-        ["pods"] | ["runningpods"] => Ok(Route::Pods),
-        ["metrics", "resource"] => Ok(Route::ResourceMetrics),
+        ["configz"] => Ok(Route::Configuration),
+        ["pods"] => Ok(Route::Pods),
+        ["runningpods"] => Ok(Route::RunningPods),
+        ["metrics"] => Ok(Route::OwnMetrics),
+        ["metrics", "resource"] => Ok(Route::ResourceMetrics(query.first("nodeName"))),
+        ["metrics", "cadvisor"] => Ok(Route::CadvisorMetrics(query.first("nodeName"))),
         ["stats", "summary"] => Ok(Route::StatsSummary),
         ["containerLogs", namespace, pod, container] => Ok(Route::Logs(
             target(namespace, pod, container),

@@ -1,17 +1,9 @@
-//! Connections, TLS, and from a route to the backend.
+//! Connections and TLS: who is there, and one task for each.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
@@ -19,12 +11,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authorize::ServerTls;
-use crate::backend::{BackendError, ExecSession, NodeBackend};
-use crate::remote_command::Wanted;
-use crate::route::{self, Route, RouteError};
+use crate::access::{Gate, Reviewer, certificate_user};
+use crate::answer::Answerer;
+use crate::backend::NodeBackend;
 use crate::session::Sessions;
-use crate::upgrade::{self, PortForwardProtocol};
+use crate::tls::ServerTls;
 
 /// Connections served at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -32,11 +23,6 @@ const CONNECTIONS_MAX: usize = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request head has to arrive within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Ports one port-forward may name: two channels each must fit a byte.
-const FORWARDED_PORTS_MAX: usize = 100;
-
-type Body = UnsyncBoxBody<Bytes, BackendError>;
-
 /// Why a kubelet server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -61,18 +47,24 @@ pub enum ServeError {
 
 /// One node's kubelet server.
 pub struct KubeletServer {
-    backend: Arc<dyn NodeBackend>,
+    answerer: Answerer,
     tls: tokio_rustls::TlsAcceptor,
 }
 
 impl KubeletServer {
-    /// Checks keys and trust; nothing listens yet.
+    /// Checks keys and trust; nothing listens yet. `node` is the name under which the cluster knows this node.
     ///
     /// # Errors
     /// When a certificate or key cannot be used.
-    pub fn new(backend: Arc<dyn NodeBackend>, tls: &ServerTls) -> Result<Self, ServeError> {
+    pub fn new(
+        node: impl Into<String>,
+        backend: Arc<dyn NodeBackend>,
+        tls: &ServerTls,
+        reviewer: Arc<dyn Reviewer>,
+    ) -> Result<Self, ServeError> {
+        let gate = Gate::new(node.into(), reviewer);
         Ok(Self {
-            backend,
+            answerer: Answerer::new(backend, gate),
             tls: tokio_rustls::TlsAcceptor::from(tls.server_config()?),
         })
     }
@@ -82,10 +74,7 @@ impl KubeletServer {
         let server = Arc::new(self);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
-        let sessions = Sessions {
-            tasks: connections.clone(),
-            shutdown: shutdown.clone(),
-        };
+        let sessions = Sessions::new(connections.clone(), shutdown.clone());
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
@@ -124,9 +113,17 @@ impl KubeletServer {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let _ = stream.set_nodelay(true);
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await??;
+        let (_, session) = stream.get_ref();
+        let leaf = session.peer_certificates().and_then(|chain| chain.first());
+        let certificate = Arc::new(leaf.and_then(|leaf| certificate_user(leaf)));
         let service = service_fn(move |request| {
             let (server, sessions) = (self.clone(), sessions.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, &sessions).await) }
+            let certificate = certificate.clone();
+            async move {
+                let user = certificate.as_ref().as_ref();
+                let answer = server.answerer.answer(request, user, &sessions);
+                Ok::<_, Infallible>(answer.await)
+            }
         });
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -135,176 +132,5 @@ impl KubeletServer {
             .with_upgrades()
             .await?;
         Ok(())
-    }
-
-    async fn answer(&self, request: Request<Incoming>, sessions: &Sessions) -> Response<Body> {
-        if !matches!(*request.method(), Method::GET | Method::POST) {
-            return text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "only GET and POST are served",
-            );
-        }
-        let parsed = route::parse(
-            request.uri().path(),
-            request.uri().query().unwrap_or_default(),
-        );
-        let answer = match parsed {
-            Ok(route) => self.route(route, request, sessions).await,
-            Err(RouteError::NotFound) => return text(StatusCode::NOT_FOUND, "404 page not found"),
-            Err(RouteError::Bad(message)) => return text(StatusCode::BAD_REQUEST, &message),
-        };
-        answer.unwrap_or_else(|error| refusal(&error))
-    }
-
-    async fn route(
-        &self,
-        route: Route,
-        request: Request<Incoming>,
-        sessions: &Sessions,
-    ) -> Result<Response<Body>, BackendError> {
-        match route {
-            Route::Health => Ok(text(StatusCode::OK, "ok")),
-            Route::Pods => {
-                let pods = self.backend.pods().await;
-                json(&serde_json::json!({
-                    "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods,
-                }))
-            }
-            Route::ResourceMetrics => {
-                let metrics = self.backend.resource_metrics().await?;
-                let mut response = text(StatusCode::OK, &metrics);
-                response.headers_mut().insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-                );
-                Ok(response)
-            }
-            Route::StatsSummary => json(&self.backend.stats_summary().await?),
-            Route::Logs(target, options) => {
-                let chunks = self
-                    .backend
-                    .container_logs(&target.namespace, &target.pod, &target.container, options)
-                    .await?;
-                let body = StreamBody::new(chunks.map_ok(Frame::data).boxed());
-                Ok(Response::builder()
-                    .header(CONTENT_TYPE, "text/plain")
-                    .body(BodyExt::boxed_unsync(body))
-                    .unwrap_or_default())
-            }
-            Route::Exec(target, request_of) => {
-                let wanted = Wanted {
-                    stdin: request_of.stdin,
-                    stdout: request_of.stdout,
-                    stderr: request_of.stderr,
-                    tty: request_of.tty,
-                };
-                let (namespace, pod, container) =
-                    (&target.namespace, &target.pod, &target.container);
-                let session = self.backend.exec(namespace, pod, container, request_of);
-                command(request, sessions, wanted, session).await
-            }
-            Route::Attach(target, request_of) => {
-                let wanted = Wanted {
-                    stdin: request_of.stdin,
-                    stdout: request_of.stdout,
-                    stderr: request_of.stderr,
-                    tty: request_of.tty,
-                };
-                let (namespace, pod, container) =
-                    (&target.namespace, &target.pod, &target.container);
-                let session = self.backend.attach(namespace, pod, container, request_of);
-                command(request, sessions, wanted, session).await
-            }
-            Route::PortForward(target, ports) => {
-                self.forward(request, sessions, target, ports).await
-            }
-        }
-    }
-
-    async fn forward(
-        &self,
-        request: Request<Incoming>,
-        sessions: &Sessions,
-        target: route::Target,
-        ports: Vec<u16>,
-    ) -> Result<Response<Body>, BackendError> {
-        let (protocol, acceptance) = match upgrade::port_forward(request.headers()) {
-            Ok(chosen) => chosen,
-            Err(refusal) => return Ok(refusal.response(text)),
-        };
-        let named = 1..=FORWARDED_PORTS_MAX;
-        if protocol == PortForwardProtocol::Channels && !named.contains(&ports.len()) {
-            return Err(BackendError::BadRequest {
-                message: format!("parameter ports: name 1 to {FORWARDED_PORTS_MAX} ports"),
-            });
-        }
-        self.backend
-            .check_pod(&target.namespace, &target.pod)
-            .await?;
-        sessions.port_forward(request, protocol, self.backend.clone(), target, ports);
-        Ok(acceptance.response())
-    }
-}
-
-/// Checks the upgrade before the command runs, so that a refused upgrade has no effect.
-async fn command(
-    request: Request<Incoming>,
-    sessions: &Sessions,
-    wanted: Wanted,
-    session: impl Future<Output = Result<ExecSession, BackendError>>,
-) -> Result<Response<Body>, BackendError> {
-    let (protocol, acceptance) = match upgrade::command(request.headers()) {
-        Ok(chosen) => chosen,
-        Err(refusal) => return Ok(refusal.response(text)),
-    };
-    let session = session.await?;
-    sessions.command(request, protocol, wanted, session);
-    Ok(acceptance.response())
-}
-
-fn refusal(error: &BackendError) -> Response<Body> {
-    let status = match error {
-        BackendError::NotFound { .. } => StatusCode::NOT_FOUND,
-        BackendError::BadRequest { .. } => StatusCode::BAD_REQUEST,
-        BackendError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
-        BackendError::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    text(status, &error.full_text())
-}
-
-fn json(value: &serde_json::Value) -> Result<Response<Body>, BackendError> {
-    let bytes = serde_json::to_vec(value).map_err(|source| BackendError::Internal {
-        attempted: "write the answer as JSON".to_string(),
-        source: Box::new(source),
-    })?;
-    let mut response = Response::new(full(bytes));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
-}
-
-fn text(status: StatusCode, message: &str) -> Response<Body> {
-    let mut response = Response::new(full(message.as_bytes().to_vec()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
-}
-
-fn full(bytes: Vec<u8>) -> Body {
-    Full::new(Bytes::from(bytes))
-        .map_err(|never| match never {})
-        .boxed_unsync()
-}
-
-impl From<io::Error> for BackendError {
-    fn from(source: io::Error) -> Self {
-        Self::Internal {
-            attempted: "read or write a container's stream".to_string(),
-            source: Box::new(source),
-        }
     }
 }

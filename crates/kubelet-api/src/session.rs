@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
@@ -18,22 +19,47 @@ use crate::{channel, port_forward, tunnel};
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
+/// Sessions open at the same time; each holds a command or connections to pods.
+const SESSIONS_MAX: usize = 1024;
+
 /// The running sessions of one server.
 #[derive(Clone)]
 pub(crate) struct Sessions {
-    pub tasks: TaskTracker,
-    pub shutdown: CancellationToken,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    places: Arc<Semaphore>,
 }
 
+/// Room for one session, given back when it ends.
+pub(crate) type Place = OwnedSemaphorePermit;
+
 impl Sessions {
+    pub(crate) fn new(tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+        Self {
+            tasks,
+            shutdown,
+            places: Arc::new(Semaphore::new(SESSIONS_MAX)),
+        }
+    }
+
+    /// `None` = there are as many as there may be.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        SESSIONS_MAX - self.places.available_permits()
+    }
+
     /// Starts a session as soon as the connection has become one.
-    fn start<Serve, Served>(&self, request: http::Request<Incoming>, serve: Serve)
+    fn start<Serve, Served>(&self, place: Place, request: http::Request<Incoming>, serve: Serve)
     where
         Serve: FnOnce(Upgraded) -> Served + Send + 'static,
         Served: Future<Output = ()> + Send,
     {
         let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move {
+            let _place = place;
             let session = async {
                 match hyper::upgrade::on(request).await {
                     Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
@@ -50,13 +76,14 @@ impl Sessions {
     /// exec or attach.
     pub(crate) fn command(
         &self,
+        place: Place,
         request: http::Request<Incoming>,
         protocol: CommandProtocol,
         wanted: Wanted,
         session: ExecSession,
     ) {
         let version = protocol.version;
-        self.start(request, move |upgraded| async move {
+        self.start(place, request, move |upgraded| async move {
             match protocol.carrier {
                 Carrier::WebSocket => {
                     let socket = web_socket(upgraded).await;
@@ -77,13 +104,14 @@ impl Sessions {
     /// port-forward; `ports` is for channels only, streams name their port themselves.
     pub(crate) fn port_forward(
         &self,
+        place: Place,
         request: http::Request<Incoming>,
         protocol: PortForwardProtocol,
         backend: Arc<dyn NodeBackend>,
         target: Target,
         ports: Vec<u16>,
     ) {
-        self.start(request, move |upgraded| async move {
+        self.start(place, request, move |upgraded| async move {
             match protocol {
                 PortForwardProtocol::Spdy => {
                     let (reader, writer) = tokio::io::split(upgraded);

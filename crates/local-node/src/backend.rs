@@ -8,12 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_api::{
     AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
-    LogOptions, NodeBackend, TerminalSize,
+    LogOptions, NodeBackend, PodUsage, TerminalSize,
 };
 use local_runtime::{ContainerId, ContainerState, ExecSpec, RuntimeError};
 use tokio::sync::mpsc;
 
-use crate::metrics::{self, PodUsage};
+use crate::metrics;
 use crate::worker::Shared;
 
 /// Terminal size changes waiting for the runtime.
@@ -93,21 +93,6 @@ impl WorkerBackend {
                 message: format!("container \"{container}\" in pod \"{pod}\" is not running"),
             }),
         }
-    }
-
-    async fn usage(&self) -> Vec<PodUsage> {
-        let mut pods = Vec::new();
-        for (sandbox, pod) in self.all() {
-            let Ok(usage) = self.shared.runtime.usage(&sandbox).await else {
-                continue;
-            };
-            pods.push(PodUsage {
-                namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-                pod: pod.metadata.name.clone().unwrap_or_default(),
-                usage,
-            });
-        }
-        pods
     }
 }
 
@@ -241,15 +226,19 @@ impl NodeBackend for WorkerBackend {
         Ok((Box::new(reader), Box::new(writer)))
     }
 
-    async fn resource_metrics(&self) -> Result<String, BackendError> {
-        Ok(metrics::resource_text(&self.usage().await))
-    }
-
-    async fn stats_summary(&self) -> Result<serde_json::Value, BackendError> {
-        Ok(metrics::summary(
-            &self.shared.config.name,
-            &self.usage().await,
-        ))
+    async fn usage(&self) -> Result<Vec<PodUsage>, BackendError> {
+        let mut pods = Vec::new();
+        for (sandbox, pod) in self.all() {
+            let runtime = &self.shared.runtime;
+            let Ok(usage) = runtime.usage(&sandbox).await else {
+                continue;
+            };
+            let containers = runtime.containers(&sandbox).await;
+            let pid = containers.iter().find_map(|one| one.pid);
+            let devices = metrics::devices(pid).await;
+            pods.push(metrics::pod_usage(&pod, &usage, &devices));
+        }
+        Ok(pods)
     }
 }
 

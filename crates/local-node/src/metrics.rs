@@ -1,134 +1,114 @@
-//! `/metrics/resource` in the series names that metrics-server reads, and `/stats/summary` from the same numbers.
+//! What a worker's pods use: CPU and memory from the runtime, traffic from the kernel.
 
-use std::fmt::Write;
+use std::path::Path;
 
+use k8s_openapi::api::core::v1::Pod;
+use kubelet_api::{ContainerUsage, InterfaceUsage, PodUsage, Traffic, Usage};
 use local_runtime::SandboxUsage;
 
-/// Usage of one pod.
-pub(crate) struct PodUsage {
-    pub namespace: String,
-    pub pod: String,
-    pub usage: SandboxUsage,
-}
-
-/// Prometheus text with the time of each sample in milliseconds.
-pub(crate) fn resource_text(pods: &[PodUsage]) -> String {
-    let mut cpu = String::new();
-    let mut memory = String::new();
-    let mut pod_cpu = String::new();
-    let mut pod_memory = String::new();
-    let (mut node_cpu_nanos, mut node_memory, mut newest) = (0u64, 0u64, 0i64);
-    for pod in pods {
-        let at = pod.usage.timestamp.as_millisecond();
-        newest = newest.max(at);
-        let who = format!("namespace=\"{}\",pod=\"{}\"", pod.namespace, pod.pod);
-        let (mut nanos, mut bytes) = (0u64, 0u64);
-        for container in &pod.usage.containers {
-            let labels = format!("container=\"{}\",{who}", container.name);
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                cpu,
-                "container_cpu_usage_seconds_total{{{labels}}} {} {at}",
-                seconds(container.cpu_usage_nanos)
-            );
-            let _ = writeln!(
-                memory,
-                "container_memory_working_set_bytes{{{labels}}} {} {at}",
-                container.memory_working_set_bytes
-            );
-            nanos += container.cpu_usage_nanos;
-            bytes += container.memory_working_set_bytes;
-        }
-        let _ = writeln!(
-            pod_cpu,
-            "pod_cpu_usage_seconds_total{{{who}}} {} {at}",
-            seconds(nanos)
-        );
-        let _ = writeln!(
-            pod_memory,
-            "pod_memory_working_set_bytes{{{who}}} {bytes} {at}"
-        );
-        node_cpu_nanos += nanos;
-        node_memory += bytes;
+/// Usage of one pod; `devices` is `/proc/<pid>/net/dev` of one of its processes.
+pub(crate) fn pod_usage(pod: &Pod, sandbox: &SandboxUsage, devices: &str) -> PodUsage {
+    let mut entry = PodUsage::of(pod, sandbox.timestamp);
+    for one in &sandbox.containers {
+        let usage = Usage {
+            cpu_nanos: one.cpu_usage_nanos,
+            memory_bytes: one.memory_usage_bytes,
+            working_set_bytes: one.memory_working_set_bytes,
+            rss_bytes: one.memory_rss_bytes,
+            ..Usage::default()
+        };
+        let total = &mut entry.total;
+        total.cpu_nanos += usage.cpu_nanos;
+        total.memory_bytes += usage.memory_bytes;
+        total.working_set_bytes += usage.working_set_bytes;
+        total.rss_bytes += usage.rss_bytes;
+        entry
+            .containers
+            .push(ContainerUsage::of(pod, &one.name, usage));
     }
-    let node = format!(
-        "# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {} {newest}\n# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {node_memory} {newest}\n",
-        seconds(node_cpu_nanos)
-    );
-    format!(
-        "# TYPE container_cpu_usage_seconds_total counter\n{cpu}# TYPE container_memory_working_set_bytes gauge\n{memory}{node}# TYPE pod_cpu_usage_seconds_total counter\n{pod_cpu}# TYPE pod_memory_working_set_bytes gauge\n{pod_memory}# TYPE resource_scrape_error gauge\nresource_scrape_error 0\n"
-    )
+    entry.interfaces = interfaces(devices);
+    entry
 }
 
-fn seconds(nanos: u64) -> String {
-    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
+/// The kernel's table of network devices as a process sees it; empty when the process has just ended.
+pub(crate) async fn devices(pid: Option<i32>) -> String {
+    let Some(pid) = pid else {
+        return String::new();
+    };
+    let path = Path::new("/proc").join(pid.to_string()).join("net/dev");
+    tokio::fs::read_to_string(path).await.unwrap_or_default()
 }
 
-/// Upstream's `Summary`, the parts that come from usage.
-pub(crate) fn summary(node: &str, pods: &[PodUsage]) -> serde_json::Value {
-    let entries: Vec<_> = pods
-        .iter()
-        .map(|pod| {
-            let time = pod.usage.timestamp.to_string();
-            let containers: Vec<_> = pod
-                .usage
-                .containers
-                .iter()
-                .map(|one| {
-                    serde_json::json!({
-                        "name": one.name,
-                        "cpu": {"time": time, "usageCoreNanoSeconds": one.cpu_usage_nanos},
-                        "memory": {
-                            "time": time,
-                            "usageBytes": one.memory_usage_bytes,
-                            "workingSetBytes": one.memory_working_set_bytes,
-                            "rssBytes": one.memory_rss_bytes,
-                        },
-                    })
-                })
-                .collect();
-            serde_json::json!({
-                "podRef": {"name": pod.pod, "namespace": pod.namespace},
-                "containers": containers,
-            })
+/// Interfaces but the loopback. Each line is a name and sixteen counters, eight for each direction.
+fn interfaces(table: &str) -> Vec<InterfaceUsage> {
+    let parse = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        let name = name.trim();
+        let numbers: Vec<u64> = rest
+            .split_whitespace()
+            .map_while(|one| one.parse().ok())
+            .collect();
+        let (received, sent) = (numbers.get(..4)?, numbers.get(8..12)?);
+        let traffic = |counters: &[u64]| Traffic {
+            bytes: counters[0],
+            packets: counters[1],
+            errors: counters[2],
+            drops: counters[3],
+        };
+        (name != "lo").then(|| InterfaceUsage {
+            name: name.to_string(),
+            received: traffic(received),
+            sent: traffic(sent),
         })
-        .collect();
-    serde_json::json!({"node": {"nodeName": node}, "pods": entries})
+    };
+    table.lines().filter_map(parse).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use local_runtime::ContainerUsage;
+
+    const TABLE: &str = "Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+  eth0:    4096      12    1    2    0     0          0         0     2048       9    3    4    0     0       0          0
+";
 
     #[test]
-    fn containers_add_up_to_their_pod_and_node() {
-        let container = |name: &str, nanos, bytes| ContainerUsage {
+    fn traffic_is_read_of_every_interface_but_the_loopback() {
+        let found = interfaces(TABLE);
+        let traffic = |bytes, packets, errors, drops| Traffic {
+            bytes,
+            packets,
+            errors,
+            drops,
+        };
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].received, traffic(4096, 12, 1, 2));
+        assert_eq!(found[0].sent, traffic(2048, 9, 3, 4));
+        assert!(interfaces("eth0: 1 2 3").is_empty() && interfaces("").is_empty());
+    }
+
+    #[test]
+    fn containers_add_up_to_their_pod() {
+        let container = |name: &str, nanos, bytes| local_runtime::ContainerUsage {
             name: name.to_string(),
             cpu_usage_nanos: nanos,
             memory_working_set_bytes: bytes,
             memory_usage_bytes: bytes,
             memory_rss_bytes: bytes,
         };
-        let usage = SandboxUsage {
+        let sandbox = SandboxUsage {
             timestamp: Timestamp::from_millisecond(1_000_500).unwrap(),
-            containers: vec![
-                container("a", 1_500_000_000, 10),
-                container("b", 500_000_000, 5),
-            ],
+            containers: vec![container("a", 1_500, 10), container("b", 500, 5)],
         };
-        let text = resource_text(&[PodUsage {
-            namespace: "n".to_string(),
-            pod: "p".to_string(),
-            usage,
-        }]);
-        for line in [
-            "container_cpu_usage_seconds_total{container=\"a\",namespace=\"n\",pod=\"p\"} 1.500000000 1000500",
-            "pod_cpu_usage_seconds_total{namespace=\"n\",pod=\"p\"} 2.000000000 1000500",
-            "node_memory_working_set_bytes 15 1000500",
-        ] {
-            assert!(text.lines().any(|one| one == line), "{line} in\n{text}");
-        }
+        let usage = pod_usage(&Pod::default(), &sandbox, TABLE);
+        assert_eq!(
+            (usage.total.cpu_nanos, usage.total.working_set_bytes),
+            (2_000, 15)
+        );
+        assert_eq!(usage.containers.len(), 2);
+        assert_eq!(usage.interfaces[0].name, "eth0");
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use kubelet_api::KubeletServer;
+use kubelet_api::{ClusterReviewer, KubeletServer};
 use local_network::{AddressPool, ClusterNetwork};
 use local_runtime::{ResourceLimits, Runtime};
 use tokio::sync::{Notify, broadcast, watch};
@@ -228,7 +228,8 @@ async fn serve_kubelet(
             source,
         })?;
     let backend = Arc::new(WorkerBackend::new(shared.clone()));
-    let server = KubeletServer::new(backend, &shared.config.tls)
+    let reviewer = Arc::new(ClusterReviewer::new(shared.client.clone()));
+    let server = KubeletServer::new(&node, backend, &shared.config.tls, reviewer)
         .map_err(|source| WorkerError::Kubelet { node, source })?;
     tasks.spawn(server.serve(listener, shutdown.clone()));
     Ok(())

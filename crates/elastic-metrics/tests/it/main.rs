@@ -11,8 +11,9 @@ use elastic_metrics::{MetricsConfig, MetricsTls, run_metrics};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kubelet_api::{
-    AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
-    KubeletServer, LogOptions, NodeBackend, ServerTls,
+    AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ClusterReviewer,
+    ContainerUsage, ExecRequest, ExecSession, KubeletServer, LogOptions, NodeBackend, PodUsage,
+    ServerTls, Usage,
 };
 use local_apiserver::{ApiServer, ApiServerConfig, Dialer};
 use serde_json::{Value, json};
@@ -80,6 +81,10 @@ impl NodeBackend for HalfACore {
         unsupported()
     }
 
+    async fn check_pod(&self, _: &str, _: &str) -> Result<(), BackendError> {
+        unsupported()
+    }
+
     async fn port_forward(
         &self,
         _: &str,
@@ -89,17 +94,24 @@ impl NodeBackend for HalfACore {
         unsupported()
     }
 
-    async fn resource_metrics(&self) -> Result<String, BackendError> {
-        let cpu = self.0.elapsed().as_secs_f64() / 2.0;
-        let labels = "{container=\"web\",namespace=\"default\",pod=\"web-1\"}";
-        Ok(format!(
-            "container_cpu_usage_seconds_total{labels} {cpu}\ncontainer_memory_working_set_bytes{labels} 10485760\n\
-             node_cpu_usage_seconds_total {cpu}\nnode_memory_working_set_bytes 20971520\n"
-        ))
-    }
-
-    async fn stats_summary(&self) -> Result<Value, BackendError> {
-        unsupported()
+    async fn usage(&self) -> Result<Vec<PodUsage>, BackendError> {
+        let usage = |working_set_bytes| Usage {
+            cpu_nanos: u64::try_from(self.0.elapsed().as_nanos() / 2).unwrap(),
+            working_set_bytes,
+            ..Usage::default()
+        };
+        Ok(vec![PodUsage {
+            namespace: "default".to_owned(),
+            name: "web-1".to_owned(),
+            at: jiff::Timestamp::now(),
+            total: usage(20_971_520),
+            containers: vec![ContainerUsage {
+                name: "web".to_owned(),
+                usage: usage(10_485_760),
+                ..ContainerUsage::default()
+            }],
+            ..PodUsage::default()
+        }])
     }
 }
 
@@ -115,7 +127,9 @@ async fn start_kubelet(server: &ApiServer, shutdown: CancellationToken) {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let kubelet = KubeletServer::new(Arc::new(HalfACore(Instant::now())), &tls).unwrap();
+    let backend = Arc::new(HalfACore(Instant::now()));
+    let reviewer = Arc::new(ClusterReviewer::new(server.client()));
+    let kubelet = KubeletServer::new("worker-1", backend, &tls, reviewer).unwrap();
     tokio::spawn(kubelet.serve(listener, shutdown));
     let nodes: Api<Node> = Api::all(server.client());
     let node: Node = serde_json::from_value(json!({"metadata": {"name": "worker-1"}})).unwrap();

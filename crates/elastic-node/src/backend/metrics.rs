@@ -1,13 +1,15 @@
 //! CPU and memory of the node's pods, asked of the cloud at most once per interval however many ask.
 
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cloud_api::model::metrics::{DescribeMultiContainerGroupMetricRequest, MetricRecord};
+use cloud_api::model::metrics::{
+    CpuMetric, DescribeMultiContainerGroupMetricRequest, MemoryMetric, MetricRecord,
+};
 use jiff::Timestamp;
-use kube::ResourceExt;
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Pod;
+use kubelet_api::{ContainerUsage, FilesystemUsage, InterfaceUsage, PodUsage, Traffic, Usage};
 use tokio::sync::Mutex;
 
 use crate::engine::Shared;
@@ -20,23 +22,14 @@ const CALLS: usize = 8;
 const INTERVAL: Duration = Duration::from_millis(900);
 const GROUPS_PER_INTERVAL: usize = 200;
 
-/// The newest figures of one pod.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct PodSample {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-    pub(super) record: MetricRecord,
-}
-
 #[derive(Default)]
 pub(super) struct MetricsCache {
-    samples: Mutex<(Option<Instant>, Vec<PodSample>)>,
+    samples: Mutex<(Option<Instant>, Vec<PodUsage>)>,
 }
 
 impl MetricsCache {
     /// The newest figures; a question to the cloud that fails leaves out its pods.
-    pub(super) async fn read(&self, shared: &Shared, node: usize) -> Vec<PodSample> {
+    pub(super) async fn read(&self, shared: &Shared, node: usize) -> Vec<PodUsage> {
         let mut cached = self.samples.lock().await;
         let groups = groups(shared, node);
         let intervals = u32::try_from(groups.len().div_ceil(GROUPS_PER_INTERVAL))
@@ -53,7 +46,7 @@ impl MetricsCache {
 }
 
 /// Running groups of the node's pods.
-fn groups(shared: &Shared, node: usize) -> HashMap<String, PodSample> {
+fn groups(shared: &Shared, node: usize) -> HashMap<String, Arc<Pod>> {
     let state = shared.state();
     let own = state.pods.iter().filter(|(_, record)| record.node == node);
     own.filter_map(|(uid, record)| {
@@ -62,18 +55,12 @@ fn groups(shared: &Shared, node: usize) -> HashMap<String, PodSample> {
             .entry
             .as_ref()
             .is_some_and(|entry| entry.status == cloud_api::GroupStatus::Running);
-        let sample = PodSample {
-            namespace: record.pod.namespace().unwrap_or_default(),
-            name: record.pod.name_any(),
-            uid: uid.clone(),
-            record: MetricRecord::default(),
-        };
-        running.then(|| (id.clone(), sample))
+        running.then(|| (id.clone(), record.pod.clone()))
     })
     .collect()
 }
 
-async fn ask(shared: &Shared, groups: HashMap<String, PodSample>) -> Vec<PodSample> {
+async fn ask(shared: &Shared, groups: HashMap<String, Arc<Pod>>) -> Vec<PodUsage> {
     use futures::StreamExt;
     let ids: Vec<String> = groups.keys().cloned().collect();
     let chunks: Vec<Vec<String>> = ids.chunks(IDS_PER_CALL).map(<[String]>::to_vec).collect();
@@ -94,10 +81,7 @@ async fn ask(shared: &Shared, groups: HashMap<String, PodSample>) -> Vec<PodSamp
         match answer {
             Ok(answer) => samples.extend(answer.monitor_datas.into_iter().filter_map(|data| {
                 let record = data.records.into_iter().next_back()?;
-                Some(PodSample {
-                    record,
-                    ..groups.get(&data.container_group_id)?.clone()
-                })
+                Some(pod_usage(groups.get(&data.container_group_id)?, &record))
             })),
             Err(error) => {
                 tracing::debug!(%error, "metrics of some container groups could not be read")
@@ -108,135 +92,95 @@ async fn ask(shared: &Shared, groups: HashMap<String, PodSample>) -> Vec<PodSamp
     samples
 }
 
-fn seconds(nanos: u64) -> String {
-    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
-}
-
-/// Prometheus text with the series that metrics-server reads, each with the time of its sample.
-pub(super) fn resource_text(samples: &[PodSample]) -> String {
-    let mut cpu = String::new();
-    let mut memory = String::new();
-    let mut pod_cpu = String::new();
-    let mut pod_memory = String::new();
-    let (mut node_cpu, mut node_memory) = (0u64, 0u64);
-    // Writing into a String cannot fail.
-    for sample in samples {
-        let (namespace, pod) = (&sample.namespace, &sample.name);
-        let at = sample
-            .record
-            .timestamp
-            .parse::<Timestamp>()
-            .map(|time| format!(" {}", time.as_millisecond()));
-        let at = at.unwrap_or_default();
-        for container in &sample.record.containers {
-            let labels = format!(
-                "{{container=\"{}\",namespace=\"{namespace}\",pod=\"{pod}\"}}",
-                container.name
-            );
-            let used = seconds(container.cpu.usage_core_nano_seconds);
-            let _ = writeln!(cpu, "container_cpu_usage_seconds_total{labels} {used}{at}");
-            let working_set = container.memory.working_set;
-            let _ = writeln!(
-                memory,
-                "container_memory_working_set_bytes{labels} {working_set}{at}"
-            );
-        }
-        let labels = format!("{{namespace=\"{namespace}\",pod=\"{pod}\"}}");
-        let used = sample.record.cpu.usage_core_nano_seconds;
-        let _ = writeln!(
-            pod_cpu,
-            "pod_cpu_usage_seconds_total{labels} {}{at}",
-            seconds(used)
-        );
-        let _ = writeln!(
-            pod_memory,
-            "pod_memory_working_set_bytes{labels} {}{at}",
-            sample.record.memory.working_set
-        );
-        node_cpu = node_cpu.saturating_add(used);
-        node_memory = node_memory.saturating_add(sample.record.memory.working_set);
-    }
-    let counter = |name: &str, lines: &str| format!("# TYPE {name} counter\n{lines}");
-    let gauge = |name: &str, lines: &str| format!("# TYPE {name} gauge\n{lines}");
-    [
-        counter("container_cpu_usage_seconds_total", &cpu),
-        gauge("container_memory_working_set_bytes", &memory),
-        counter("pod_cpu_usage_seconds_total", &pod_cpu),
-        gauge("pod_memory_working_set_bytes", &pod_memory),
-        counter(
-            "node_cpu_usage_seconds_total",
-            &format!("node_cpu_usage_seconds_total {}\n", seconds(node_cpu)),
-        ),
-        gauge(
-            "node_memory_working_set_bytes",
-            &format!("node_memory_working_set_bytes {node_memory}\n"),
-        ),
-    ]
-    .concat()
-}
-
-/// The kubelet's summary, as far as the cloud says anything.
-pub(super) fn summary(node: &str, samples: &[PodSample]) -> Value {
-    let cpu = |cpu: &cloud_api::model::metrics::CpuMetric, time: &str| json!({"time": time, "usageNanoCores": cpu.usage_nano_cores, "usageCoreNanoSeconds": cpu.usage_core_nano_seconds});
-    let memory = |memory: &cloud_api::model::metrics::MemoryMetric, time: &str| {
-        json!({
-            "time": time, "availableBytes": memory.available_bytes, "usageBytes": memory.usage_bytes,
-            "workingSetBytes": memory.working_set, "rssBytes": memory.rss
-        })
-    };
-    let pods: Vec<Value> = samples
-        .iter()
-        .map(|sample| {
-            let time = &sample.record.timestamp;
-            let containers = sample.record.containers.iter();
-            let containers: Vec<Value> = containers
-                .map(|container| {
-                    json!({
-                        "name": container.name,
-                        "cpu": cpu(&container.cpu, time), "memory": memory(&container.memory, time)
-                    })
-                })
-                .collect();
-            json!({
-                "podRef": {"name": sample.name, "namespace": sample.namespace, "uid": sample.uid},
-                "cpu": cpu(&sample.record.cpu, time), "memory": memory(&sample.record.memory, time),
-                "containers": containers
-            })
+fn pod_usage(pod: &Pod, record: &MetricRecord) -> PodUsage {
+    let at = record.timestamp.parse::<Timestamp>();
+    let mut entry = PodUsage::of(pod, at.unwrap_or_default());
+    entry.total = usage(&record.cpu, &record.memory);
+    let containers = record.containers.iter();
+    entry.containers = containers
+        .map(|one| ContainerUsage::of(pod, &one.name, usage(&one.cpu, &one.memory)))
+        .collect();
+    let interfaces = record.network.interfaces.iter();
+    entry.interfaces = interfaces
+        .map(|one| InterfaceUsage {
+            name: one.name.clone(),
+            received: Traffic {
+                bytes: one.rx_bytes,
+                packets: one.rx_packets,
+                errors: one.rx_errors,
+                drops: one.rx_drops,
+            },
+            sent: Traffic {
+                bytes: one.tx_bytes,
+                packets: one.tx_packets,
+                errors: one.tx_errors,
+                drops: one.tx_drops,
+            },
         })
         .collect();
-    json!({"node": {"nodeName": node}, "pods": pods})
+    let filesystems = record.filesystem.iter();
+    entry.filesystems = filesystems
+        .map(|one| FilesystemUsage {
+            device: one.fs_name.clone(),
+            capacity_bytes: one.capacity,
+            used_bytes: one.usage,
+            available_bytes: one.available,
+        })
+        .collect();
+    entry
+}
+
+fn usage(cpu: &CpuMetric, memory: &MemoryMetric) -> Usage {
+    Usage {
+        cpu_nanos: cpu.usage_core_nano_seconds,
+        cpu_nano_cores: Some(cpu.usage_nano_cores),
+        memory_bytes: memory.usage_bytes,
+        working_set_bytes: memory.working_set,
+        rss_bytes: memory.rss,
+        available_bytes: Some(memory.available_bytes),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn figures_come_out_in_the_names_metrics_server_reads() {
+    fn figures_of_the_cloud_become_the_usage_of_the_pod() {
         let record: MetricRecord = serde_json::from_value(json!({
             "Timestamp": "2026-01-01T00:00:00Z",
             "CPU": {"UsageCoreNanoSeconds": 2_500_000_000u64}, "Memory": {"WorkingSet": 7},
+            "Network": {"Interfaces": [{"Name": "eth0", "RxBytes": 3, "TxDrops": 4}]},
+            "Filesystem": [{"FsName": "root", "Capacity": 10, "Usage": 4, "Available": 6}],
             "Containers": [{"Name": "web", "CPU": {"UsageCoreNanoSeconds": 1_000_000_001u64}, "Memory": {"WorkingSet": 5}}]
         }))
         .unwrap();
-        let sample = PodSample {
-            namespace: "shop".into(),
-            name: "web-1".into(),
-            uid: "u".into(),
-            record,
-        };
-        let text = resource_text(std::slice::from_ref(&sample));
-        let wanted = [
-            "container_cpu_usage_seconds_total{container=\"web\",namespace=\"shop\",pod=\"web-1\"} 1.000000001 1767225600000",
-            "pod_memory_working_set_bytes{namespace=\"shop\",pod=\"web-1\"} 7 1767225600000",
-            "node_cpu_usage_seconds_total 2.500000000",
-        ];
-        for line in wanted {
-            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
-        }
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web-1", "namespace": "shop", "uid": "u"},
+            "spec": {"containers": [{"name": "web", "image": "shop:1"}]},
+        }))
+        .unwrap();
+        let usage = pod_usage(&pod, &record);
         assert_eq!(
-            summary("n", &[sample])["pods"][0]["containers"][0]["memory"]["workingSetBytes"],
-            5
+            (usage.namespace.as_str(), usage.uid.as_str()),
+            ("shop", "u")
         );
+        assert_eq!(usage.at.as_millisecond(), 1_767_225_600_000);
+        assert_eq!(
+            (usage.total.cpu_nanos, usage.total.working_set_bytes),
+            (2_500_000_000, 7)
+        );
+        assert_eq!(usage.containers[0].image, "shop:1");
+        assert_eq!(usage.containers[0].usage.cpu_nanos, 1_000_000_001);
+        assert_eq!(
+            (
+                usage.interfaces[0].received.bytes,
+                usage.interfaces[0].sent.drops
+            ),
+            (3, 4)
+        );
+        assert_eq!(usage.filesystems[0].used_bytes, 4);
     }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kubelet_api::{
     AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
-    LogOptions, NodeBackend,
+    LogOptions, NodeBackend, PodUsage,
 };
 
 pub use ports::{DirectDialer, PodDialer};
@@ -171,16 +171,7 @@ impl NodeBackend for GroupBackend {
         ports::connect(self.shared.pod_dialer.as_ref(), &pod, port).await
     }
 
-    async fn resource_metrics(&self) -> Result<String, BackendError> {
-        let samples = self.metrics.read(&self.shared, self.node).await;
-        Ok(metrics::resource_text(&samples))
-    }
-
-    async fn stats_summary(&self) -> Result<serde_json::Value, BackendError> {
-        let samples = self.metrics.read(&self.shared, self.node).await;
-        Ok(metrics::summary(
-            &self.shared.nodes[self.node].name,
-            &samples,
-        ))
+    async fn usage(&self) -> Result<Vec<PodUsage>, BackendError> {
+        Ok(self.metrics.read(&self.shared, self.node).await)
     }
 }

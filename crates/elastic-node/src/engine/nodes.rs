@@ -14,7 +14,7 @@ use elastic_core::names::{
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
-use kubelet_api::KubeletServer;
+use kubelet_api::{ClusterReviewer, KubeletServer};
 use tokio::sync::watch as watching;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -281,7 +281,9 @@ impl Manager {
         let tasks = TaskTracker::new();
         if let Some((listener, tls)) = endpoint.listener {
             let backend = Arc::new(GroupBackend::new(self.shared.clone(), number));
-            let server = KubeletServer::new(backend, &tls).map_err(|source| RunError::Kubelet {
+            let reviewer = Arc::new(ClusterReviewer::new(self.shared.client.clone()));
+            let server = KubeletServer::new(&name, backend, &tls, reviewer);
+            let server = server.map_err(|source| RunError::Kubelet {
                 node: name.clone(),
                 source,
             })?;

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_api::{
-    AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
-    KubeletServer, LogOptions, NodeBackend, ServerTls,
+    AttachRequest, Attributes, BackendError, ByteReader, ByteStream, ByteWriter, ContainerUsage,
+    ExecRequest, ExecSession, KubeletServer, LogOptions, NodeBackend, PodUsage, ReviewError,
+    Reviewer, ServerTls, Usage, User,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::io::AsyncReadExt;
@@ -117,12 +118,44 @@ impl NodeBackend for EchoNode {
         Ok((Box::new(reader), Box::new(writer)))
     }
 
-    async fn resource_metrics(&self) -> Result<String, BackendError> {
-        Ok("node_cpu_usage_seconds_total 1\n".to_string())
+    async fn usage(&self) -> Result<Vec<PodUsage>, BackendError> {
+        let usage = Usage {
+            cpu_nanos: 1_500_000_000,
+            working_set_bytes: 7,
+            ..Usage::default()
+        };
+        Ok(vec![PodUsage {
+            namespace: "shop".to_string(),
+            name: "web".to_string(),
+            uid: "u".to_string(),
+            total: usage.clone(),
+            containers: vec![ContainerUsage {
+                name: "main".to_string(),
+                usage,
+                ..ContainerUsage::default()
+            }],
+            ..PodUsage::default()
+        }])
+    }
+}
+
+/// A cluster that knows two tokens: of an administrator, and of somebody who may read metrics.
+struct Cluster;
+
+#[async_trait]
+impl Reviewer for Cluster {
+    async fn authenticate(&self, token: &str) -> Result<Option<User>, ReviewError> {
+        let known = matches!(token, "admin" | "scraper");
+        Ok(known.then(|| User {
+            name: token.to_string(),
+            ..User::default()
+        }))
     }
 
-    async fn stats_summary(&self) -> Result<serde_json::Value, BackendError> {
-        Ok(serde_json::json!({"node": {"nodeName": "n"}}))
+    async fn authorize(&self, user: &User, wanted: &Attributes) -> Result<bool, ReviewError> {
+        let certificate = user.name == "kube-apiserver-kubelet-client";
+        let scrapes = wanted.subresource == "metrics" && wanted.verb == "get";
+        Ok(wanted.node == "node" && (certificate || user.name == "admin" || scrapes))
     }
 }
 
@@ -161,7 +194,13 @@ pub async fn serve() -> Served {
         client_ca_pem: ca_pem.clone(),
     };
     let gone = CancellationToken::new();
-    let server = KubeletServer::new(Arc::new(EchoNode { gone: gone.clone() }), &tls).unwrap();
+    let server = KubeletServer::new(
+        "node",
+        Arc::new(EchoNode { gone: gone.clone() }),
+        &tls,
+        Arc::new(Cluster),
+    )
+    .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

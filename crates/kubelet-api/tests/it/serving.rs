@@ -44,15 +44,26 @@ pub async fn connect(
 }
 
 async fn get(served: &Served, path: &str) -> (u16, String) {
-    let stream = connect(served, true).await.unwrap();
+    get_as(served, path, None, true).await
+}
+
+/// With a bearer token, a certificate, both or nothing.
+async fn get_as(
+    served: &Served,
+    path: &str,
+    token: Option<&str>,
+    with_certificate: bool,
+) -> (u16, String) {
+    let stream = connect(served, with_certificate).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .unwrap();
     tokio::spawn(connection);
-    let request = http::Request::get(path)
-        .header("host", "node")
-        .body(Empty::<Bytes>::new())
-        .unwrap();
+    let mut request = http::Request::get(path).header("host", "node");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
     let response = sender.send_request(request).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -74,7 +85,10 @@ async fn logs_and_metrics_are_streamed_as_plain_text() {
     assert_eq!((status, body.as_str()), (200, "line 0\nline 1\n"));
     let (status, body) = get(&served, "/metrics/resource").await;
     assert_eq!(status, 200);
-    assert!(body.starts_with("node_cpu_usage_seconds_total"), "{body}");
+    assert!(
+        body.contains("\nnode_cpu_usage_seconds_total 1.500000000 "),
+        "{body}"
+    );
     let (_, body) = get(&served, "/pods").await;
     assert!(
         body.contains("\"PodList\"") && body.contains("web"),
@@ -99,21 +113,63 @@ async fn refusals_name_the_pod_or_the_parameter() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_is_not_served() {
+async fn nobody_is_unauthorized_and_a_known_user_may_what_the_cluster_allows() {
     let served = serve().await;
-    // With TLS 1.3 the refusal arrives with the first read.
-    let refused = match connect(&served, false).await {
-        Err(_) => true,
-        Ok(mut stream) => {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            let _ = stream
-                .write_all(b"GET /pods HTTP/1.1\r\nhost: n\r\n\r\n")
-                .await;
-            let mut bytes = Vec::new();
-            stream.read_to_end(&mut bytes).await.is_err() || bytes.is_empty()
-        }
-    };
-    assert!(refused);
+    for path in ["/pods", "/healthz", "/metrics", "/none"] {
+        let (status, body) = get_as(&served, path, None, false).await;
+        assert_eq!((status, body.as_str()), (401, "Unauthorized"), "{path}");
+    }
+    assert_eq!(get_as(&served, "/pods", Some("stolen"), false).await.0, 401);
+    assert_eq!(get_as(&served, "/pods", Some("admin"), false).await.0, 200);
+    let cadvisor = "/metrics/cadvisor";
+    let (status, body) = get_as(&served, cadvisor, Some("scraper"), false).await;
+    assert_eq!(status, 200);
+    assert!(
+        body.contains("container_cpu_usage_seconds_total{container=\"main\","),
+        "{body}"
+    );
+    let (status, body) = get_as(&served, "/pods", Some("scraper"), false).await;
+    assert_eq!(status, 403);
+    for part in ["user=scraper", "verb=get", "proxy", "node=node"] {
+        assert!(body.contains(part), "{part} in {body}");
+    }
+    // The certificate counts, whatever else is shown.
+    assert_eq!(get_as(&served, "/pods", Some("stolen"), true).await.0, 200);
+    stop(served).await;
+}
+
+#[tokio::test]
+async fn series_of_another_node_are_never_served_under_a_shared_address() {
+    let served = serve().await;
+    for path in ["/metrics/cadvisor", "/metrics/resource"] {
+        let own = get(&served, &format!("{path}?nodeName=node")).await.1;
+        assert!(own.contains("pod=\"web\""), "{own}");
+        let other = get(&served, &format!("{path}?nodeName=other")).await.1;
+        assert!(!other.contains("pod="), "{other}");
+    }
+    stop(served).await;
+}
+
+#[tokio::test]
+async fn the_server_tells_about_itself() {
+    let served = serve().await;
+    assert_eq!(get(&served, "/healthz").await, (200, "ok".to_string()));
+    let (_, configuration) = get(&served, "/configz").await;
+    let configuration: serde_json::Value = serde_json::from_str(&configuration).unwrap();
+    let anonymous = &configuration["kubeletconfig"]["authentication"]["anonymous"]["enabled"];
+    assert_eq!(anonymous, false);
+    let (_, running) = get(&served, "/runningpods/").await;
+    assert!(
+        running.contains("\"items\":[]"),
+        "no pod is Running: {running}"
+    );
+    let (_, metrics) = get(&served, "/metrics").await;
+    assert!(
+        metrics.contains("kubelet_http_requests_total{path=\"healthz\",code=\"200\"} 1"),
+        "{metrics}"
+    );
+    let (_, summary) = get(&served, "/stats/summary").await;
+    assert!(summary.contains("\"nodeName\":\"node\""), "{summary}");
     stop(served).await;
 }
 
