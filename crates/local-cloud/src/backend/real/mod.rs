@@ -3,6 +3,7 @@
 //! Everything is found again by the group's id, so a restarted process takes its groups up where they are. Volumes
 //! and logs lie below `<data_dir>/groups/<id>`.
 
+mod commit;
 mod images;
 mod probes;
 mod spec;
@@ -22,6 +23,7 @@ use local_runtime::{
 };
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +58,8 @@ pub struct RealBackend {
     config: RealBackendConfig,
     /// One at a time makes or remakes a group's sandbox.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Numbers the workspaces of commits.
+    commits: AtomicU64,
 }
 
 fn failed(reason: &'static str) -> impl Fn(RuntimeError) -> BackendError {
@@ -80,6 +84,7 @@ impl RealBackend {
         Self {
             config,
             locks: Mutex::default(),
+            commits: AtomicU64::new(0),
         }
     }
 
@@ -378,15 +383,28 @@ impl GroupBackend for RealBackend {
 
     async fn commit(
         &self,
-        _plan: &GroupPlan,
+        plan: &GroupPlan,
         run: Run<'_>,
-        _reference: &str,
+        reference: &str,
     ) -> Result<(), BackendError> {
-        let message = format!(
-            "what container {} has written cannot be made an image here",
-            run.container.name
-        );
-        Err(BackendError::new("CommitNotSupported", message))
+        let lost = || BackendError::new("ContainerLost", "the container does not run");
+        let status = self.status(plan, run).await?.ok_or_else(lost)?;
+        let pid = status
+            .pid
+            .filter(|_| status.state == ContainerState::Running);
+        let pid = pid.ok_or_else(lost)?;
+        let images = self.config.runtime.images();
+        let number = self.commits.fetch_add(1, Ordering::Relaxed);
+        let workspace = self
+            .config
+            .data_dir
+            .join("commits")
+            .join(number.to_string());
+        // What an earlier process left there is nobody's.
+        volumes::remove(&workspace).await?;
+        let made = commit::commit(images, &workspace, pid, &run.container.image, reference).await;
+        let removed = volumes::remove(&workspace).await;
+        made.and(removed)
     }
 
     async fn usage(&self, plan: &GroupPlan) -> Result<Vec<ContainerUsage>, BackendError> {

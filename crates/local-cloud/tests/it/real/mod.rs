@@ -1,5 +1,6 @@
 //! The backend over real containers. Needs root and Debian's `busybox-static`.
 
 mod life;
+mod made;
 mod restart;
 mod world;
