@@ -27,7 +27,9 @@ pub struct DataDir {
 
 /// Held as long as the cluster is served.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] Flock<File>);
+pub struct Lock {
+    _held: Flock<File>,
+}
 
 impl DataDir {
     pub fn new(root: &Path) -> Self {
@@ -61,7 +63,7 @@ impl DataDir {
             }
         };
         self.check_version()?;
-        Ok(Lock(lock))
+        Ok(Lock { _held: lock })
     }
 
     /// True while a process serves this cluster.
