@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Shared, create, update, write};
 use crate::plan::{Action, Policy};
 
-/// Everything is decided anew at this interval, for what depends on time alone.
+/// What waits for time to pass is decided anew at this interval; the rest when there is news, and with every complete look
+/// at the cloud.
 const TICK: Duration = Duration::from_millis(250);
 /// Wait after a group without a pod turned out to have one after all.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken)
             () = shutdown.cancelled() => return,
             () = shared.wake.notified() => {}
             _ = tick.tick() => {
-                shared.state().touch_all();
+                shared.state().touch_waiting();
                 write::tell_waiting_pods(&shared);
             }
         }

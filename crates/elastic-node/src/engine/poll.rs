@@ -73,17 +73,21 @@ impl Eye {
         if self.last_full.is_none() || motion.starting > 0 || !motion.stopping.is_empty() {
             self.quick(took)
         } else {
-            let pages = u32::try_from(motion.groups.div_ceil(PAGE as usize))
-                .unwrap_or(u32::MAX)
-                .max(1);
-            self.shared.timing.steady_poll * pages
+            self.steady(&motion)
         }
     }
 
+    /// One question a second for each 200 groups, the cloud's own page, is what the steady state may cost.
+    fn steady(&self, motion: &Motion) -> Duration {
+        let pages = motion.groups.div_ceil(PAGE as usize).max(1);
+        self.shared.timing.steady_poll * u32::try_from(pages).unwrap_or(u32::MAX)
+    }
+
     async fn look(&mut self, motion: &Motion, begun: Instant) -> Result<(), EciError> {
+        let sweep = self.shared.timing.sweep.max(self.steady(motion));
         let full_due = self
             .last_full
-            .is_none_or(|last| begun.duration_since(last) >= self.shared.timing.sweep);
+            .is_none_or(|last| begun.duration_since(last) >= sweep);
         if full_due || motion.stopping.len() > MANY_STOPPING {
             self.look_at_all(begun).await?;
             self.last_full = Some(begun);

@@ -122,6 +122,32 @@ impl State {
         }
     }
 
+    /// Whatever the passing of time alone can change: what is being waited for, what goes, what has no counterpart.
+    /// Thousands of pods that just run are left alone.
+    pub(crate) fn touch_waiting(&mut self) {
+        let waits = |memory: &Memory| {
+            memory.retry_at.is_some() || memory.absent_since.is_some() || memory.status_due
+        };
+        let pods = self.pods.iter().filter(|(uid, record)| {
+            record.pod.metadata.deletion_timestamp.is_some()
+                || !self.by_uid.contains_key(*uid)
+                || self
+                    .notes
+                    .get(*uid)
+                    .is_some_and(|notes| waits(&notes.memory))
+        });
+        let groups = self.groups.values().filter(|group| {
+            group.deleted_at.is_some()
+                || group.entry.is_none()
+                || !self.pods.contains_key(&group.uid)
+        });
+        let waiting: Vec<String> = pods
+            .map(|(uid, _)| uid.clone())
+            .chain(groups.map(|group| group.uid.clone()))
+            .collect();
+        self.dirty.extend(waiting);
+    }
+
     pub(crate) fn touch_all(&mut self) {
         self.dirty.extend(self.pods.keys().cloned());
         self.dirty.extend(self.by_uid.keys().cloned());
@@ -534,6 +560,30 @@ mod tests {
         state.put_entry(entry("g", "Succeeded"));
         state.status_written("u", &written);
         assert!(state.notes("u").memory.status_due);
+    }
+
+    #[test]
+    fn time_alone_is_looked_at_only_for_what_waits() {
+        let at = Instant::now();
+        let mut state = State::new(1);
+        for (uid, id) in [("runs", "g1"), ("starts", "g2"), ("retries", "g3")] {
+            state.put_pod(pod(uid, 1), 0, at);
+            state.put_group(id, group(uid, at));
+        }
+        for id in ["g1", "g3"] {
+            state.put_entry(entry(id, "Running"));
+        }
+        for uid in ["runs", "retries"] {
+            state.notes(uid).memory.status_due = false;
+        }
+        state.notes("retries").memory.retry_at = Some(at);
+        state.put_pod(pod("new", 1), 0, at);
+        state.put_group("g4", group("orphan", at));
+        state.take_dirty();
+        state.touch_waiting();
+        let mut waiting: Vec<String> = state.take_dirty().into_iter().collect();
+        waiting.sort();
+        assert_eq!(waiting, ["new", "orphan", "retries", "starts"]);
     }
 
     #[test]
