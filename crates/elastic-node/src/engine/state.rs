@@ -565,7 +565,7 @@ mod tests {
     #[test]
     fn time_alone_is_looked_at_only_for_what_waits() {
         let at = Instant::now();
-        let mut state = State::new(1);
+        let mut state = State::default();
         for (uid, id) in [("runs", "g1"), ("starts", "g2"), ("retries", "g3")] {
             state.put_pod(pod(uid, 1), 0, at);
             state.put_group(id, group(uid, at));
