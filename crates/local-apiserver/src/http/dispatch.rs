@@ -152,32 +152,41 @@ async fn resource(
         path.name.is_empty(),
     )?;
     let bytes = body::read(body).await?;
-    let agent = header_text(&parts.headers, &header::USER_AGENT);
-    let content_type = header_text(&parts.headers, &header::CONTENT_TYPE);
     let call = Call {
         core,
         user,
-        agent: agent
-            .split('/')
-            .next()
-            .filter(|name| !name.is_empty())
-            .unwrap_or("unknown")
-            .to_string(),
+        agent: agent_name(header_text(&parts.headers, &header::USER_AGENT)),
         served,
         namespace: path.namespace,
         name: path.name,
         subresource: path.subresource,
         query,
-        content_type: content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase(),
+        content_type: media_type(header_text(&parts.headers, &header::CONTENT_TYPE)),
         body: bytes,
         now: Timestamp::now(),
         warnings: Default::default(),
     };
+    Ok(answer(&call, accepted, verb).await)
+}
+
+/// `kubectl` of `kubectl/v1.32.4 (linux/amd64)`.
+fn agent_name(text: &str) -> String {
+    let name = text.split('/').next().filter(|name| !name.is_empty());
+    name.unwrap_or("unknown").to_string()
+}
+
+/// Without parameters.
+fn media_type(text: &str) -> String {
+    let media = text.split(';').next().unwrap_or_default();
+    media.trim().to_ascii_lowercase()
+}
+
+/// Runs the call within its time and puts its warnings on the answer.
+async fn answer(
+    call: &Call,
+    accepted: accept::Accepted,
+    verb: &'static str,
+) -> Response<ResponseBody> {
     if let Some(warning) = call
         .served
         .custom()
@@ -188,13 +197,13 @@ async fn resource(
     if call.served.storage_id.as_ref() == "endpoints" {
         call.warn(ENDPOINTS_DEPRECATED);
     }
-    let outcome = tokio::time::timeout(REQUEST_LIMIT, run(&call, verb))
+    let outcome = tokio::time::timeout(REQUEST_LIMIT, run(call, verb))
         .await
         .unwrap_or_else(|_| Err(timed_out()))
-        .and_then(|reply| render::reply(&call, accepted, reply));
+        .and_then(|reply| render::reply(call, accepted, reply));
     let mut response = outcome.unwrap_or_else(|error| body::error(&error));
-    add_warnings(&call, &mut response);
-    Ok(response)
+    add_warnings(call, &mut response);
+    response
 }
 
 fn check_access(
