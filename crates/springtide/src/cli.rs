@@ -114,9 +114,10 @@ pub struct UpArguments {
     /// Address of the API server; port 0 takes a free one and keeps it.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
-    /// Whether the local cloud refuses calls beyond the documented limits, as the real one does.
-    #[arg(long, default_value = "documented")]
-    pub cloud_call_limits: CallLimitsChoice,
+    /// Whether the local cloud refuses calls beyond the documented limits, as the real one does; by default it does,
+    /// unless it is simulated.
+    #[arg(long)]
+    pub cloud_call_limits: Option<CallLimitsChoice>,
 }
 
 /// How often the local cloud may be called.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli::UpArguments;
+use crate::cli::{CallLimitsChoice, UpArguments};
 use crate::cluster::{Cluster, ClusterConfig};
 use crate::data_dir::DataDir;
 use crate::host;
@@ -18,8 +18,14 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
     host::check()?;
     let data_dir = DataDir::new(&cluster.data_dir);
     let step = Step::start("starting the cluster");
+    // On paper there is nothing that calls could overload, and scale tests are what it is for.
+    let usual = if size.simulated {
+        CallLimitsChoice::None
+    } else {
+        CallLimitsChoice::Documented
+    };
     let mut config = ClusterConfig::new(data_dir.clone(), size, listen);
-    config.cloud_call_limits = cloud_call_limits;
+    config.cloud_call_limits = cloud_call_limits.unwrap_or(usual);
     let cluster = Cluster::start(config).await?;
     let status = cluster.status().clone();
     step.done(format!("API {}", status.api.url));
