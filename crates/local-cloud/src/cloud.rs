@@ -160,6 +160,13 @@ impl LocalCloud {
         self.shared.order_fault(order)
     }
 
+    /// Ends all faults; says how many there were.
+    pub fn clear_faults(&self) -> usize {
+        let cleared = self.shared.state().clear_faults();
+        self.shared.wake();
+        cleared
+    }
+
     /// Makes a network file system with one mount target.
     pub fn create_file_system(&self, description: &str) -> Result<FileSystem, NasError> {
         let shared = &self.shared;

@@ -123,7 +123,12 @@ async fn a_new_image_is_brought_into_the_group_and_the_address_stays() {
         annotation(&before, "eci-instance-id")
     );
     let applied = "autoscaling.alibabacloud.com/applied-images";
-    assert_eq!(after["metadata"]["annotations"][applied], "web=shop:2");
+    // Written after the event was told.
+    let written = async || {
+        let pod = scene.runs("web-1").await;
+        pod["metadata"]["annotations"][applied].clone()
+    };
+    eventually("written", written, |images| *images == "web=shop:2").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

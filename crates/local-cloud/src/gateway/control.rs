@@ -122,14 +122,7 @@ impl Gateway {
                 let hits = state.resources.faults.get(&id).map(|fault| fault.hits);
                 Ok(json!({ "id": id, "hits": hits }))
             }
-            (&Method::DELETE, []) => {
-                let mut state = self.shared.state();
-                let ids: Vec<String> = state.resources.faults.keys().cloned().collect();
-                let cleared = ids
-                    .iter()
-                    .filter_map(|id| state.take_row::<FaultRecord>(id));
-                Ok(json!({ "cleared": cleared.count() }))
-            }
+            (&Method::DELETE, []) => Ok(json!({ "cleared": self.shared.state().clear_faults() })),
             (&Method::DELETE, [id]) => {
                 let cleared = self.shared.state().take_row::<FaultRecord>(id);
                 cleared

@@ -158,6 +158,13 @@ impl State {
         Some(fault)
     }
 
+    /// Ends all faults; says how many there were.
+    pub(crate) fn clear_faults(&mut self) -> usize {
+        let ids: Vec<String> = self.resources.faults.keys().cloned().collect();
+        let cleared = ids.iter().filter_map(|id| self.take_row::<FaultRecord>(id));
+        cleared.count()
+    }
+
     /// What hits a call of this action.
     pub(crate) fn hit_call(&mut self, action: &str, now: Timestamp) -> CallFaults {
         let mut hit = |is_meant: fn(&Fault) -> bool| {

@@ -10,6 +10,7 @@ mod durability;
 mod exec;
 mod faults;
 mod gateway;
+mod history;
 mod identity;
 mod lifecycle;
 mod real;
