@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -76,8 +77,8 @@ pub struct LogOptions {
     pub tail_lines: Option<u64>,
     /// Only lines younger than this.
     pub since_seconds: Option<i64>,
-    /// Only lines written at or after this RFC 3339 time.
-    pub since_time: Option<String>,
+    /// Only lines written at or after this time.
+    pub since_time: Option<Timestamp>,
     /// At most so many bytes.
     pub limit_bytes: Option<u64>,
 }

@@ -1,6 +1,7 @@
 //! From a request line to what is asked for. Pure, so that every odd path is a table row in the tests.
 
 use crate::backend::{AttachRequest, ExecRequest, LogOptions};
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
 /// A pod or container named in a path.
@@ -124,15 +125,32 @@ fn exec_request(query: &Query) -> Result<ExecRequest, RouteError> {
 }
 
 fn log_options(query: &Query) -> Result<LogOptions, RouteError> {
-    Ok(LogOptions {
+    let options = LogOptions {
         follow: query.flag(&["follow"]),
         previous: query.flag(&["previous"]),
         timestamps: query.flag(&["timestamps"]),
         tail_lines: query.number("tailLines")?,
         since_seconds: query.number("sinceSeconds")?,
-        since_time: query.first("sinceTime"),
+        since_time: query.time("sinceTime")?,
         limit_bytes: query.number("limitBytes")?,
-    })
+    };
+    let bad = |text: &str| Err(RouteError::Bad(text.to_string()));
+    match &options {
+        LogOptions {
+            since_seconds: Some(..1),
+            ..
+        } => bad("parameter sinceSeconds: must be greater than 0"),
+        LogOptions {
+            limit_bytes: Some(0),
+            ..
+        } => bad("parameter limitBytes: must be greater than 0"),
+        LogOptions {
+            since_seconds: Some(_),
+            since_time: Some(_),
+            ..
+        } => bad("parameters sinceSeconds and sinceTime: at most one of them may be given"),
+        _ => Ok(options),
+    }
 }
 
 fn ports(query: &Query) -> Result<Vec<u16>, RouteError> {
@@ -184,6 +202,18 @@ impl Query {
             .any(|(key, value)| names.contains(&key.as_str()) && (value == "true" || value == "1"))
     }
 
+    fn time(&self, name: &str) -> Result<Option<Timestamp>, RouteError> {
+        self.first(name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    RouteError::Bad(format!(
+                        "parameter {name}: {text:?} is not an RFC 3339 time"
+                    ))
+                })
+            })
+            .transpose()
+    }
+
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, RouteError> {
         self.first(name)
             .map(|text| {
@@ -225,17 +255,29 @@ mod tests {
     fn logs_read_every_option_and_refuse_text_for_a_number() {
         let route = parse(
             "/containerLogs/a/b/c",
-            "follow=true&previous=true&timestamps=true&tailLines=5&sinceSeconds=60&limitBytes=7&sinceTime=2026-01-01T00:00:00Z",
+            "follow=true&previous=true&timestamps=true&tailLines=5&limitBytes=7&sinceTime=2026-01-01T08:00:00%2B08:00",
         );
         let Ok(Route::Logs(_, options)) = route else {
             panic!("{route:?}");
         };
         assert_eq!(options.tail_lines, Some(5));
-        assert_eq!(options.since_time.as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(options.since_time, "2026-01-01T00:00:00Z".parse().ok());
         assert!(options.follow && options.previous && options.timestamps);
-        assert!(
-            matches!(parse("/containerLogs/a/b/c", "tailLines=x"), Err(RouteError::Bad(text)) if text.contains("tailLines"))
-        );
+        for (query, named) in [
+            ("tailLines=x", "tailLines"),
+            ("tailLines=-1", "tailLines"),
+            ("sinceSeconds=0", "sinceSeconds"),
+            ("limitBytes=0", "limitBytes"),
+            ("sinceTime=yesterday", "sinceTime"),
+            (
+                "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+                "at most one",
+            ),
+        ] {
+            let parsed = parse("/containerLogs/a/b/c", query);
+            let named = matches!(&parsed, Err(RouteError::Bad(text)) if text.contains(named));
+            assert!(named, "{query}: {parsed:?}");
+        }
     }
 
     #[test]

@@ -115,25 +115,12 @@ impl NodeBackend for WorkerBackend {
         let (id, _) = self
             .container(namespace, pod, container, options.previous)
             .await?;
-        let since_time = match &options.since_time {
-            Some(text) => {
-                Some(
-                    text.parse::<Timestamp>()
-                        .map_err(|_| BackendError::BadRequest {
-                            message: format!(
-                                "parameter sinceTime: {text:?} is not an RFC 3339 time"
-                            ),
-                        })?,
-                )
-            }
-            None => None,
-        };
         let since_seconds = options
             .since_seconds
             .map(|seconds| Timestamp::now() - SignedDuration::from_secs(seconds));
         let wanted = local_runtime::logs::LogOptions {
             tail_lines: options.tail_lines,
-            since: since_time.or(since_seconds),
+            since: options.since_time.or(since_seconds),
             follow: options.follow,
             timestamps: options.timestamps,
             limit_bytes: options.limit_bytes,

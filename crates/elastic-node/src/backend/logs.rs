@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cloud_api::GroupStatus;
 use cloud_api::model::manage::DescribeContainerLogRequest;
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubelet_api::{BackendError, ByteStream, LogOptions};
 
 use super::cloud_error;
@@ -15,8 +15,6 @@ use crate::engine::Shared;
 
 /// Most lines one answer holds.
 const MOST_LINES: i64 = 2_000;
-/// Most bytes one answer holds.
-const MOST_BYTES: i64 = 1 << 20;
 /// Between two questions while following.
 const FOLLOW: Duration = Duration::from_millis(500);
 /// Lines asked for while following; more within one interval are cut at the front.
@@ -28,56 +26,56 @@ pub(super) async fn stream(
     container: String,
     options: LogOptions,
 ) -> Result<ByteStream, BackendError> {
-    let lines = options.tail_lines.map_or(MOST_LINES, |lines| {
-        i64::try_from(lines).unwrap_or(MOST_LINES).min(MOST_LINES)
+    let since_seconds = options.since_seconds;
+    let since = since_seconds.map(|seconds| Timestamp::now() - SignedDuration::from_secs(seconds));
+    let since = options.since_time.or(since);
+    let tail = options.tail_lines;
+    // Of no line the time of the newest is still asked for, because following begins after it.
+    let lines = tail.map_or(MOST_LINES, |lines| {
+        i64::try_from(lines).unwrap_or(MOST_LINES)
     });
-    let mut request = DescribeContainerLogRequest {
+    let request = DescribeContainerLogRequest {
         container_group_id: group.clone(),
         container_name: container.clone(),
-        tail: Some(lines),
-        start_time: options.since_time.clone(),
-        since_seconds: options.since_seconds,
-        limit_bytes: options
-            .limit_bytes
-            .map(|bytes| i64::try_from(bytes).unwrap_or(MOST_BYTES).min(MOST_BYTES)),
+        tail: Some(lines.clamp(1, MOST_LINES)),
+        // Whole seconds; the rest is cut off here.
+        start_time: since.map(whole_second),
         last_time: options.previous.then_some(true),
-        // The time before each line tells lines of equal text apart while following.
-        timestamps: Some(options.timestamps || options.follow),
+        // The time before each line tells lines of equal text apart while following, and cuts exactly.
+        timestamps: Some(true),
         ..DescribeContainerLogRequest::default()
     };
     let attempted = format!("read the log of container {container} of group {group}");
-    let first = if options.tail_lines == Some(0) && !options.follow {
-        String::new()
-    } else {
-        let answer = shared
-            .cloud
-            .call(&request)
-            .await
-            .map_err(|error| cloud_error(attempted.clone(), error))?;
-        answer.content
-    };
-    if !options.follow {
-        return Ok(
-            futures::stream::once(async move { Ok(Bytes::from(ending_in_newline(first))) }).boxed(),
-        );
-    }
-    request.tail = Some(FOLLOW_LINES);
-    request.limit_bytes = None;
-    let follower = Follower {
+    let answer = shared
+        .cloud
+        .call(&request)
+        .await
+        .map_err(|error| cloud_error(attempted.clone(), error))?;
+    let mut follower = Follower {
         shared,
         request,
-        last: Timestamp::MIN,
+        // The line at the wanted moment is wanted, too.
+        last: since.map_or(Timestamp::MIN, |since| {
+            since - SignedDuration::from_nanos(1)
+        }),
         strip: !options.timestamps,
         left: options.limit_bytes,
     };
+    let mut first = follower.fresh(&answer.content);
+    if tail == Some(0) {
+        first = Bytes::new();
+        follower.left = options.limit_bytes;
+    }
+    if !options.follow {
+        return Ok(futures::stream::once(async move { Ok(first) }).boxed());
+    }
+    follower.request.tail = Some(FOLLOW_LINES);
     Ok(follow(follower, first))
 }
 
-fn ending_in_newline(mut text: String) -> String {
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text
+/// As the cloud takes times; never later than the time itself.
+fn whole_second(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 struct Follower {
@@ -89,24 +87,22 @@ struct Follower {
     left: Option<u64>,
 }
 
-fn follow(follower: Follower, first: String) -> ByteStream {
+fn follow(follower: Follower, first: Bytes) -> ByteStream {
+    let first = (!first.is_empty()).then_some(first);
     futures::stream::unfold(
-        (follower, Some(first), false),
-        |(mut follower, text, done)| async move {
+        (follower, first, false),
+        |(mut follower, first, done)| async move {
+            if let Some(first) = first {
+                return Some((Ok(first), (follower, None, false)));
+            }
             if done || follower.left == Some(0) {
                 return None;
             }
-            let mut text = text;
             loop {
-                let current = match text.take() {
-                    Some(text) => text,
-                    None => {
-                        tokio::time::sleep(FOLLOW).await;
-                        follower.ask().await?
-                    }
-                };
-                // Looked up before the answer is passed on, so that the last lines of an ended container are not missed.
+                tokio::time::sleep(FOLLOW).await;
+                // Looked up before the question, so that the last lines of an ended container are not missed.
                 let over = follower.is_over();
+                let current = follower.ask().await?;
                 let fresh = follower.fresh(&current);
                 if !fresh.is_empty() {
                     return Some((Ok(fresh), (follower, None, over)));
@@ -123,8 +119,7 @@ fn follow(follower: Follower, first: String) -> ByteStream {
 impl Follower {
     async fn ask(&mut self) -> Option<String> {
         if self.last > Timestamp::MIN {
-            self.request.start_time = Some(self.last.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-            self.request.since_seconds = None;
+            self.request.start_time = Some(whole_second(self.last));
         }
         match self.shared.cloud.call(&self.request).await {
             Ok(answer) => Some(answer.content),
@@ -193,6 +188,14 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "2026-01-01T00:00:01.5Z one\n2026-01-01T00:00:02.25Z two\nmore of two\n";
+
+    #[test]
+    fn lines_from_the_wanted_moment_on_are_cut_exactly() {
+        let since: Timestamp = "2026-01-01T00:00:02.25Z".parse().unwrap();
+        let (lines, _) = newer(TEXT, since - SignedDuration::from_nanos(1), true);
+        assert_eq!(lines, b"two\nmore of two\n");
+        assert_eq!(whole_second(since), "2026-01-01T00:00:02Z");
+    }
 
     #[test]
     fn only_newer_lines_are_passed_on_while_following() {

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use elastic_core::names::INSTANCE_ID;
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kubelet_api::{
     AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ExecRequest, ExecSession,
     LogOptions, NodeBackend, PodUsage,
 };
+use tokio_util::io::StreamReader;
 
 pub use ports::{DirectDialer, PodDialer};
 
@@ -145,15 +147,34 @@ impl NodeBackend for GroupBackend {
         exec::session(&self.shared, group, container, request).await
     }
 
+    /// The cloud has no such action: what the container writes from now on is shown by following its log.
     async fn attach(
         &self,
-        _namespace: &str,
-        _pod: &str,
-        _container: &str,
-        _request: AttachRequest,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        request: AttachRequest,
     ) -> Result<ExecSession, BackendError> {
-        Err(BackendError::Unsupported {
-            message: "container groups cannot be attached to; use exec or logs".to_owned(),
+        if request.stdin {
+            return Err(BackendError::Unsupported {
+                message: "the input of a container group's own process cannot be reached: attach without -i to see its output, or use exec".to_owned(),
+            });
+        }
+        let (group, container) = self.target(namespace, pod, container)?;
+        let options = LogOptions {
+            follow: true,
+            tail_lines: Some(0),
+            ..LogOptions::default()
+        };
+        let lines = logs::stream(self.shared.clone(), group, container, options).await?;
+        let output = StreamReader::new(lines.map_err(std::io::Error::other));
+        Ok(ExecSession {
+            stdin: None,
+            stdout: Some(Box::new(output)),
+            stderr: None,
+            resize: None,
+            // The session lasts as long as its output.
+            exit: Box::pin(std::future::ready(Ok(0))),
         })
     }
 

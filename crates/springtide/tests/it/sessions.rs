@@ -435,3 +435,160 @@ fn a_terminal_knows_its_size_and_follows_it() {
     }
     cluster.down();
 }
+
+/// Lives twice; in its second life it writes its last line when told to.
+const LINES: &str = "if [ ! -e /data/ran ]; then touch /data/ran; echo first life; exit 3; fi; \
+    for number in 1 2 3; do echo line $number; done; \
+    while [ ! -e /data/go ]; do sleep 0.1; done; echo late; sleep 1000";
+
+fn lines_pod(name: &str) -> String {
+    let mut pod: serde_json::Value = serde_json::from_str(&web(name, LINES)).unwrap();
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    pod.to_string()
+}
+
+#[test]
+fn logs_are_cut_as_asked_followed_and_kept_of_the_life_before() {
+    let mut cluster = start();
+    for name in ["owned-lines", "cloud-lines"] {
+        cluster.apply(&lines_pod(name));
+    }
+    for name in ["owned-lines", "cloud-lines"] {
+        let logs = |arguments: &[&str]| {
+            let all = [&["logs", name], arguments].concat();
+            cluster.kubectl(&all)
+        };
+        wait_for("the second life", 60, || {
+            let text = cluster.try_kubectl(&["logs", name], None)?;
+            if text == "line 1\nline 2\nline 3\n" {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        });
+        assert_eq!(logs(&["--tail=2"]), "line 2\nline 3\n", "{name}");
+        assert_eq!(logs(&["--tail=0"]), "", "{name}");
+        assert_eq!(logs(&["--previous"]), "first life\n", "{name}");
+        assert_eq!(logs(&["--limit-bytes=9"]), "line 1\nli", "{name}");
+        assert_eq!(logs(&["--since=1h", "--tail=1"]), "line 3\n", "{name}");
+        let stamped = logs(&["--timestamps", "--tail=1"]);
+        let (time, line) = stamped.split_once(' ').unwrap();
+        assert_eq!(line, "line 3\n", "{name}");
+        let time: jiff::Timestamp = time.parse().unwrap();
+        let from_then = logs(&[&format!("--since-time={time:.9}")]);
+        assert!(from_then.ends_with("line 3\n"), "{name}: {from_then}");
+        let after = time + jiff::SignedDuration::from_secs(1);
+        assert_eq!(logs(&[&format!("--since-time={after}")]), "", "{name}");
+
+        let follow = Follow::start(&cluster, &["logs", "-f", "--tail=1", name]);
+        let new = Follow::start(&cluster, &["logs", "-f", "--tail=0", name]);
+        follow.wait_until_seen("line 3\n");
+        cluster.kubectl(&["exec", name, "--", "touch", "/data/go"]);
+        follow.wait_until_seen("line 3\nlate\n");
+        new.wait_until_seen("late\n");
+        assert_eq!(new.seen(), "late\n", "{name}");
+        cluster.kubectl(&["delete", "pod", name, "--wait=false"]);
+        follow.wait_until_ended();
+        new.wait_until_ended();
+    }
+    cluster.down();
+}
+
+/// A running kubectl whose output is looked at meanwhile.
+struct Follow {
+    process: Mutex<Child>,
+    output: Arc<Mutex<String>>,
+}
+
+impl Follow {
+    fn start(cluster: &TestCluster, arguments: &[&str]) -> Self {
+        Self::of(cluster.kubectl_command(arguments))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        let (sink, mut stdout) = (output.clone(), process.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = stdout.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..count]);
+                sink.lock().unwrap().push_str(&text);
+            }
+        });
+        Self {
+            process: Mutex::new(process),
+            output,
+        }
+    }
+
+    fn seen(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    fn type_line(&self, line: &str) {
+        let mut process = self.process.lock().unwrap();
+        let stdin = process.stdin.as_mut().unwrap();
+        stdin.write_all(line.as_bytes()).unwrap();
+    }
+
+    fn wait_until_seen(&self, text: &str) {
+        wait_for(&format!("{text:?} from kubectl"), 60, || {
+            let seen = self.seen();
+            if seen.contains(text) {
+                Ok(())
+            } else {
+                Err(seen)
+            }
+        });
+    }
+
+    fn wait_until_ended(&self) {
+        wait_for("kubectl's end", 60, || {
+            let ended = self.process.lock().unwrap().try_wait().unwrap();
+            ended.map(drop).ok_or_else(|| self.seen())
+        });
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        let mut process = self.process.lock().unwrap();
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+}
+
+#[test]
+fn a_running_process_is_attached_to() {
+    let mut cluster = start();
+    let echo = "while read line; do echo \"got $line\"; done; sleep 1000";
+    cluster.apply(&web("owned-echo", echo));
+    let ticking =
+        "number=0; while true; do number=$((number + 1)); echo tick $number; sleep 0.2; done";
+    cluster.apply(&web("cloud-tick", ticking));
+    for name in ["owned-echo", "cloud-tick"] {
+        cluster.wait_for_value(&["pod", name], "/status/phase", &json!("Running"));
+    }
+    for speech in BOTH {
+        let attached = Follow::of(kubectl(&cluster, speech, &["attach", "-i", "owned-echo"]));
+        let word = format!("{speech:?}");
+        attached.type_line(&format!("{word}\n"));
+        attached.wait_until_seen(&format!("got {word}"));
+        drop(attached);
+        let watched = Follow::of(kubectl(&cluster, speech, &["attach", "cloud-tick"]));
+        watched.wait_until_seen("tick");
+        let refused = ["attach", "-i", "cloud-tick"];
+        let refused = run(&mut kubectl(&cluster, speech, &refused), None).unwrap_err();
+        assert!(
+            refused.contains("attach without -i"),
+            "{speech:?}: {refused}"
+        );
+    }
+    cluster.down();
+}
