@@ -1,6 +1,6 @@
 //! What groups use, sampled each second, the newest few minutes kept.
 
-use crate::backend::ContainerUsage;
+use crate::backend::{ContainerUsage, InterfaceUsage};
 use crate::shared::{Shared, plan_of};
 use cloud_api::model::GroupStatus;
 use futures::StreamExt;
@@ -21,6 +21,7 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Sample {
     pub(crate) at: Timestamp,
     pub(crate) containers: Vec<ContainerUsage>,
+    pub(crate) interfaces: Vec<InterfaceUsage>,
 }
 
 #[derive(Default)]
@@ -91,15 +92,20 @@ async fn sample_all(shared: &Shared) {
     };
     futures::stream::iter(plans)
         .for_each_concurrent(AT_ONCE, |plan| async move {
-            match shared.backend.usage(&plan).await {
-                Ok(containers) => shared.samples.add(
+            let seen = tokio::join!(shared.backend.usage(&plan), shared.backend.traffic(&plan));
+            match seen {
+                (Ok(containers), traffic) => shared.samples.add(
                     &plan.id,
                     Sample {
                         at: shared.now(),
                         containers,
+                        // A group whose last container has just ended shows none.
+                        interfaces: traffic.unwrap_or_default(),
                     },
                 ),
-                Err(error) => tracing::debug!(group = %plan.id, %error, "usage cannot be sampled"),
+                (Err(error), _) => {
+                    tracing::debug!(group = %plan.id, %error, "usage cannot be sampled")
+                }
             }
         })
         .await;
@@ -119,6 +125,7 @@ mod tests {
                 Sample {
                     at: Timestamp::from_second(second).unwrap(),
                     containers: vec![],
+                    interfaces: vec![],
                 },
             );
         }

@@ -64,7 +64,10 @@ impl Filter<'_> {
 
     fn matches(&self, group: &GroupRecord) -> bool {
         let is = |wanted: Option<&str>, value: &str| wanted.is_none_or(|wanted| wanted == value);
-        is(self.name, &group.request.container_group_name)
+        // What a delta leaves out, most of all groups, is told by one number.
+        self.changed_since_second
+            .is_none_or(|second| group.changed_at.as_second() >= second)
+            && is(self.name, &group.request.container_group_name)
             && is(self.status, group.status.as_str())
             && is(self.zone, &group.zone)
             && is(self.v_switch, &group.v_switch)
@@ -93,9 +96,6 @@ impl Filter<'_> {
                     .map_or("", String::as_str),
             )
             && Tags(self.tags).are_on(&group.request.tag)
-            && self
-                .changed_since_second
-                .is_none_or(|second| group.changed_at.as_second() >= second)
     }
 
     fn check(&self) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::filter::{MAX_IDS, given};
-use crate::backend::{ContainerUsage, GroupPlan};
+use crate::backend::{ContainerUsage, GroupPlan, InterfaceUsage};
 use crate::gateway::refusal::Refusal;
 use crate::metrics::Sample;
 use crate::shared::plan_of;
@@ -152,6 +152,7 @@ async fn paper_samples(
     let mut samples = vec![Sample {
         at: origin,
         containers: scaled(&containers, 0.0),
+        interfaces: Vec::new(),
     }];
     let (first, last) = (start.as_second(), end.min(now).as_second());
     let ends = (1..).map(|span| first + span * period);
@@ -163,12 +164,14 @@ async fn paper_samples(
             samples.push(Sample {
                 at,
                 containers: scaled(&containers, share.clamp(0.0, 1.0)),
+                interfaces: Vec::new(),
             });
         }
     }
     samples.push(Sample {
         at: now,
         containers,
+        interfaces: Vec::new(),
     });
     Ok(samples)
 }
@@ -250,10 +253,28 @@ fn record(plan: &GroupPlan, before: Option<&Sample>, now: &Sample, single: bool)
             cache: sum(|container| container.memory.cache),
             available_bytes: memory_limit.saturating_sub(working_set),
         },
-        network: NetworkMetric::default(),
+        network: NetworkMetric {
+            interfaces: now.interfaces.iter().map(interface).collect(),
+        },
         filesystem: vec![root_file_system(plan, single)],
         disk: Vec::new(),
         containers,
+    }
+}
+
+fn interface(usage: &InterfaceUsage) -> InterfaceMetric {
+    let [rx_bytes, rx_packets, rx_errors, rx_drops] = usage.received;
+    let [tx_bytes, tx_packets, tx_errors, tx_drops] = usage.sent;
+    InterfaceMetric {
+        name: usage.name.clone(),
+        rx_bytes,
+        rx_packets,
+        rx_errors,
+        rx_drops,
+        tx_bytes,
+        tx_packets,
+        tx_errors,
+        tx_drops,
     }
 }
 

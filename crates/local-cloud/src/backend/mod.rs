@@ -125,6 +125,17 @@ pub struct ContainerUsage {
     pub rss_bytes: u64,
 }
 
+/// What went over one of a group's network interfaces since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceUsage {
+    /// The interface.
+    pub name: String,
+    /// Bytes, packets, errors and drops received.
+    pub received: [u64; 4],
+    /// Bytes, packets, errors and drops sent.
+    pub sent: [u64; 4],
+}
+
 /// Why a backend could not do something: a reason in one word, as events have it, and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -228,6 +239,9 @@ pub trait GroupBackend: Send + Sync + 'static {
 
     /// What the running containers use.
     async fn usage(&self, plan: &GroupPlan) -> Result<Vec<ContainerUsage>, BackendError>;
+
+    /// What went over the group's network.
+    async fn traffic(&self, plan: &GroupPlan) -> Result<Vec<InterfaceUsage>, BackendError>;
 
     /// Ends the group for good: everything is stopped and given back, only logs stay.
     async fn end(&self, plan: &GroupPlan) -> Result<(), BackendError>;

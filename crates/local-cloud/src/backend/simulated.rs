@@ -6,7 +6,7 @@
 
 use super::{
     BackendError, CommandOutput, CommandSession, ContainerExit, ContainerUsage, GroupBackend,
-    GroupPlan, LogQuery, PulledImage, Run,
+    GroupPlan, InterfaceUsage, LogQuery, PulledImage, Run,
 };
 use async_trait::async_trait;
 use cloud_api::model::create::{ContainerSpec, ProbeSpec};
@@ -310,6 +310,10 @@ impl GroupBackend for SimulatedBackend {
             }
         });
         Ok(usage.collect())
+    }
+
+    async fn traffic(&self, _plan: &GroupPlan) -> Result<Vec<InterfaceUsage>, BackendError> {
+        Ok(Vec::new())
     }
 
     async fn end(&self, plan: &GroupPlan) -> Result<(), BackendError> {

@@ -7,11 +7,12 @@ mod commit;
 mod images;
 mod probes;
 mod spec;
+mod traffic;
 mod volumes;
 
 use super::{
     BackendError, CommandOutput, CommandSession, ContainerExit, ContainerUsage, GroupBackend,
-    GroupPlan, LogQuery, PulledImage, Run,
+    GroupPlan, InterfaceUsage, LogQuery, PulledImage, Run,
 };
 use async_trait::async_trait;
 use cloud_api::model::create::{ContainerSpec, ProbeSpec};
@@ -425,6 +426,20 @@ impl GroupBackend for RealBackend {
                 rss_bytes: container.memory_rss_bytes,
             });
         Ok(containers.collect())
+    }
+
+    async fn traffic(&self, plan: &GroupPlan) -> Result<Vec<InterfaceUsage>, BackendError> {
+        let known = self.config.runtime.containers(&plan.id).await;
+        let running = |status: &ContainerStatus| status.state == ContainerState::Running;
+        let mut pids = known.into_iter().filter(running).filter_map(|one| one.pid);
+        // All containers of a group share its network, so any of them shows it.
+        let Some(pid) = pids.next() else {
+            return Ok(Vec::new());
+        };
+        let path = format!("/proc/{pid}/net/dev");
+        let text = tokio::fs::read_to_string(&path).await;
+        let text = text.map_err(|error| BackendError::new("UsageUnknown", error.to_string()))?;
+        Ok(traffic::read(&text))
     }
 
     async fn end(&self, plan: &GroupPlan) -> Result<(), BackendError> {

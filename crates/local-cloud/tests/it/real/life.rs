@@ -1,7 +1,7 @@
 //! Groups of real containers from creation to deletion.
 
 use super::world::{World, group, log, script, until_log};
-use crate::support::eventually;
+use crate::support::{TestCloud, eventually};
 use bytes::Bytes;
 use cloud_api::exec::{Frame, connect};
 use cloud_api::model::GroupStatus;
@@ -79,6 +79,28 @@ fn exec(id: &str, command: &[&str], sync: bool) -> ExecContainerCommandRequest {
         sync: Some(sync),
         ..Default::default()
     }
+}
+
+/// Waits until processor time, memory and network of a group are measured.
+async fn until_sampled(test: &TestCloud, id: &str) {
+    let request = DescribeMultiContainerGroupMetricRequest {
+        container_group_ids: vec![id.to_owned()],
+        ..Default::default()
+    };
+    eventually("usage is sampled", || async {
+        let datas = test.client.call(&request).await.unwrap().monitor_datas;
+        match datas.first().and_then(|data| data.records.first()) {
+            Some(record)
+                if record.memory.working_set > 0
+                    && record.cpu.usage_core_nano_seconds > 0
+                    && !record.network.interfaces.is_empty() =>
+            {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,22 +195,7 @@ async fn a_group_serves_at_its_address_and_leaves_nothing_behind() {
     );
     assert_eq!(frames.last(), Some(&Frame::Exit(3)));
 
-    let request = DescribeMultiContainerGroupMetricRequest {
-        container_group_ids: vec![id.clone()],
-        ..Default::default()
-    };
-    eventually("usage is sampled", || async {
-        let datas = test.client.call(&request).await.unwrap().monitor_datas;
-        match datas.first().and_then(|data| data.records.first()) {
-            Some(record)
-                if record.memory.working_set > 0 && record.cpu.usage_core_nano_seconds > 0 =>
-            {
-                Ok(())
-            }
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    until_sampled(&test, &id).await;
     world.finish(test).await;
 }
 
