@@ -145,9 +145,9 @@ impl Default for ClusterSettings {
 pub struct Timing {
     /// Between looks while groups start or stop; stretched when a look takes long.
     pub quick_poll: Duration,
-    /// Between looks when nothing changes, for each 200 groups.
+    /// Between looks for changes when nothing moves.
     pub steady_poll: Duration,
-    /// Between complete comparisons of both lists.
+    /// Between complete comparisons of both lists; longer when there are many groups.
     pub sweep: Duration,
     /// How long a group must have been absent from the cloud's list before its pod is reported lost.
     pub lost_after: Duration,

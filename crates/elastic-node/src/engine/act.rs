@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, create, update, write};
+use super::{Shared, State, create, update, write};
 use crate::plan::{Action, Policy};
 
 /// What waits for time to pass is decided anew at this interval; the rest when there is news, and with every complete look
@@ -36,58 +36,70 @@ pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken)
                 write::tell_waiting_pods(&shared);
             }
         }
-        decide(&shared, policy);
+        decide(&mut shared.state(), policy, Instant::now());
         start(&shared, policy);
     }
 }
 
-fn decide(shared: &Shared, policy: Policy) {
-    let mut state = shared.state();
-    let at = Instant::now();
+/// Decides about every pod that has news.
+pub(super) fn decide(state: &mut State, policy: Policy, at: Instant) {
     for uid in state.take_dirty() {
         let actions = state.decide(&uid, policy, at);
-        if actions.is_empty() {
-            continue;
-        }
-        state.notes(&uid).memory.busy = true;
         // One action at a time per pod; the rest is decided again when it has ended.
-        match actions.into_iter().next() {
-            Some(
-                action @ (Action::Create { .. }
-                | Action::Delete { .. }
-                | Action::UpdateImages { .. }),
-            ) => state.for_cloud.push_back(action),
-            Some(action) => state.for_api.push_back(action),
-            None => {}
+        let Some(action) = actions.into_iter().next() else {
+            continue;
+        };
+        state.notes(&uid).memory.busy = true;
+        if is_for_cloud(&action) {
+            state.for_cloud.push_back(action);
+        } else {
+            state.for_api.push_back(action);
         }
+    }
+}
+
+/// The next action that has a place and is still right; news may have come while it waited.
+pub(super) fn next(
+    state: &mut State,
+    most_calls: usize,
+    most_writes: usize,
+    policy: Policy,
+    at: Instant,
+) -> Option<Action> {
+    loop {
+        let action = if state.api_writes < most_writes && !state.for_api.is_empty() {
+            state.api_writes += 1;
+            state.for_api.pop_front()
+        } else if state.cloud_calls < most_calls && !state.for_cloud.is_empty() {
+            state.cloud_calls += 1;
+            state.for_cloud.pop_front()
+        } else {
+            None
+        }?;
+        let uid = uid_of(&action);
+        state.notes(uid).memory.busy = false;
+        if state.decide(uid, policy, at).contains(&action) {
+            state.notes(uid).memory.busy = true;
+            return Some(action);
+        }
+        // Decided again at the next wake-up, with what is known now.
+        ended(state, &action);
     }
 }
 
 fn start(shared: &Arc<Shared>, policy: Policy) {
     loop {
-        let action = {
+        let calls = shared.limit.current();
+        let writes = shared.max_api_writes;
+        let (action, more) = {
             let mut state = shared.state();
-            let cloud = state.cloud_calls < shared.limit.current();
-            let api = state.api_writes < shared.max_api_writes;
-            let action = if api && !state.for_api.is_empty() {
-                state.api_writes += 1;
-                state.for_api.pop_front()
-            } else if cloud && !state.for_cloud.is_empty() {
-                state.cloud_calls += 1;
-                state.for_cloud.pop_front()
-            } else {
-                None
-            };
-            let Some(action) = action else { return };
-            if !still_right(&mut state, &action, policy) {
-                ended(&mut state, &action);
-                state.touch(uid_of(&action));
-                // Decided again at the next wake-up, with what is known now.
-                shared.wake.notify_one();
-                continue;
-            }
-            action
+            let action = next(&mut state, calls, writes, policy, Instant::now());
+            (action, state.has_news())
         };
+        if more {
+            shared.wake.notify_one();
+        }
+        let Some(action) = action else { return };
         let shared = shared.clone();
         let tracker = shared.tracker.clone();
         tracker.spawn(async move {
@@ -100,28 +112,24 @@ fn start(shared: &Arc<Shared>, policy: Policy) {
     }
 }
 
-/// News may have come while the action waited for its place.
-fn still_right(state: &mut super::State, action: &Action, policy: Policy) -> bool {
-    let uid = uid_of(action);
-    state.notes(uid).memory.busy = false;
-    let right = state.decide(uid, policy, Instant::now()).contains(action);
-    state.notes(uid).memory.busy = right;
-    right
+fn is_for_cloud(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Create { .. } | Action::Delete { .. } | Action::UpdateImages { .. }
+    )
 }
 
-fn ended(state: &mut super::State, action: &Action) {
-    match action {
-        Action::Create { .. } | Action::Delete { .. } | Action::UpdateImages { .. } => {
-            state.cloud_calls -= 1
-        }
-        Action::WriteStatus { .. } | Action::Finish { .. } | Action::Lost { .. } => {
-            state.api_writes -= 1
-        }
+/// Frees the place of an action.
+pub(super) fn ended(state: &mut State, action: &Action) {
+    if is_for_cloud(action) {
+        state.cloud_calls -= 1;
+    } else {
+        state.api_writes -= 1;
     }
     state.settle(uid_of(action));
 }
 
-fn uid_of(action: &Action) -> &str {
+pub(super) fn uid_of(action: &Action) -> &str {
     match action {
         Action::Create { uid }
         | Action::Delete { uid, .. }
@@ -163,9 +171,7 @@ async fn delete(shared: &Shared, uid: &str, id: &str) {
             if orphan {
                 tell_swept(shared, &state, uid, id);
             }
-            if let Some(group) = state.groups.get_mut(id) {
-                group.deleted_at = Some(Instant::now());
-            }
+            state.deletion_accepted(id, Instant::now());
         }
         Err(error) if error.is_not_found() => state.remove_group(id, asked),
         Err(error) => {
@@ -204,7 +210,7 @@ async fn is_still_there(shared: &Shared, uid: &str, id: &str) -> bool {
 }
 
 /// An event for each group the sweeper takes away, on the pod it was made for.
-fn tell_swept(shared: &Shared, state: &super::State, uid: &str, id: &str) {
+fn tell_swept(shared: &Shared, state: &State, uid: &str, id: &str) {
     tracing::info!(
         group = id,
         uid,

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::references::FetchError;
-use super::state::{GroupFacts, GroupRecord};
+use super::state::GroupFacts;
 use super::{Effective, Shared, facts, write};
 use crate::config::{Architecture, VSwitch};
 use crate::status::pod_key;
@@ -113,27 +113,10 @@ fn unresolved(error: &FetchError) -> Failure {
 
 fn accepted(shared: &Shared, pod: &Pod, uid: &str, id: &str, zone: &str, facts: GroupFacts) {
     shared.limit.succeeded();
-    let at = Instant::now();
     let message = format!("created container group {id} in zone {zone}");
-    {
-        let mut state = shared.state();
-        let notes = state.notes(uid);
-        notes.memory.accepted_at = Some(at);
-        notes.memory.absent_since = None;
-        notes.moments.accepted = Some(Timestamp::now());
-        notes.failures = 0;
-        let known_since = state.groups.get(id).map_or(at, |known| known.known_since);
-        let entry = state.groups.get(id).and_then(|known| known.entry.clone());
-        let record = GroupRecord {
-            uid: uid.to_owned(),
-            known_since,
-            deleted_at: None,
-            entry,
-            facts,
-        };
-        state.put_group(id, record);
-        state.refresh_status(uid);
-    }
+    shared
+        .state()
+        .group_accepted(uid, id, facts, Instant::now());
     shared.poke.notify_one();
     tracing::debug!(pod = pod_key(pod), group = id, "container group created");
     shared

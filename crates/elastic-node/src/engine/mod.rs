@@ -11,6 +11,8 @@ mod nodes;
 mod poll;
 mod profile;
 mod references;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod update;
 mod watch;

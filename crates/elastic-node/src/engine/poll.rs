@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::state::Motion;
+use crate::config::Timing;
 
 /// Groups in one answer.
 const PAGE: u32 = 200;
@@ -57,6 +58,13 @@ pub(super) async fn look_at_cloud(shared: Arc<Shared>, shutdown: CancellationTok
     }
 }
 
+/// Between complete looks. A look at changes is one call, a complete one a call per page; together they stay below one
+/// call for each [`Timing::steady_poll`] and 200 groups.
+fn sweep_every(groups: usize, timing: &Timing) -> Duration {
+    let pages = u32::try_from(groups.div_ceil(PAGE as usize)).unwrap_or(u32::MAX);
+    timing.sweep.max(timing.steady_poll.saturating_mul(pages))
+}
+
 struct Eye {
     shared: Arc<Shared>,
     last_full: Option<Instant>,
@@ -73,21 +81,14 @@ impl Eye {
         if self.last_full.is_none() || motion.starting > 0 || !motion.stopping.is_empty() {
             self.quick(took)
         } else {
-            self.steady(&motion)
+            self.shared.timing.steady_poll
         }
     }
 
-    /// One question a second for each 200 groups, the cloud's own page, is what the steady state may cost.
-    fn steady(&self, motion: &Motion) -> Duration {
-        let pages = motion.groups.div_ceil(PAGE as usize).max(1);
-        self.shared.timing.steady_poll * u32::try_from(pages).unwrap_or(u32::MAX)
-    }
-
     async fn look(&mut self, motion: &Motion, begun: Instant) -> Result<(), EciError> {
-        let sweep = self.shared.timing.sweep.max(self.steady(motion));
-        let full_due = self
-            .last_full
-            .is_none_or(|last| begun.duration_since(last) >= sweep);
+        let full_due = self.last_full.is_none_or(|last| {
+            begun.duration_since(last) >= sweep_every(motion.groups, &self.shared.timing)
+        });
         if full_due || motion.stopping.len() > MANY_STOPPING {
             self.look_at_all(begun).await?;
             self.last_full = Some(begun);
@@ -224,5 +225,24 @@ impl Eye {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_nothing_moves_there_is_at_most_a_call_a_second_for_each_200_groups() {
+        let timing = Timing::default();
+        for groups in [0_usize, 1, 199, 200, 201, 1_000, 5_000, 20_000, 50_000] {
+            let pages = groups.div_ceil(200).max(1) as f64;
+            let sweep = sweep_every(groups, &timing).as_secs_f64();
+            let looks = sweep / timing.steady_poll.as_secs_f64();
+            // In each round all looks but one ask for changes, and one asks for everything.
+            let calls = (looks - 1.0 + pages) / sweep;
+            assert!(calls <= pages, "{groups} groups: {calls} calls a second");
+        }
+        assert_eq!(sweep_every(100, &timing), timing.sweep);
     }
 }

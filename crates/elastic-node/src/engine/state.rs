@@ -157,6 +157,10 @@ impl State {
         std::mem::take(&mut self.dirty)
     }
 
+    pub(crate) fn has_news(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     pub(crate) fn notes(&mut self, uid: &str) -> &mut Notes {
         self.notes.entry(uid.to_owned()).or_default()
     }
@@ -262,6 +266,33 @@ impl State {
             .insert(id.to_owned());
         self.notes(&group.uid.clone()).memory.absent_since = None;
         self.groups.insert(id.to_owned(), group);
+    }
+
+    /// The cloud accepted the creation of a group for `uid`.
+    pub(crate) fn group_accepted(&mut self, uid: &str, id: &str, facts: GroupFacts, at: Instant) {
+        let notes = self.notes(uid);
+        notes.memory.accepted_at = Some(at);
+        notes.memory.absent_since = None;
+        notes.moments.accepted = Some(Timestamp::now());
+        notes.failures = 0;
+        // A list may have shown it before the answer came.
+        let known = self.groups.get(id);
+        let record = GroupRecord {
+            uid: uid.to_owned(),
+            known_since: known.map_or(at, |known| known.known_since),
+            deleted_at: None,
+            entry: known.and_then(|known| known.entry.clone()),
+            facts,
+        };
+        self.put_group(id, record);
+        self.refresh_status(uid);
+    }
+
+    /// The cloud accepted a group's deletion.
+    pub(crate) fn deletion_accepted(&mut self, id: &str, at: Instant) {
+        if let Some(group) = self.groups.get_mut(id) {
+            group.deleted_at = Some(at);
+        }
     }
 
     /// A group that the cloud lists and this process did not make.
