@@ -45,6 +45,11 @@ const NEEDS: &[Need] = &[
         reason: "the vendor's SDK for Node.js is installed",
     },
     Need {
+        present: || on_path("prometheus") && on_path("promtool"),
+        package: "prometheus",
+        reason: "a real Prometheus scrapes the kubelets",
+    },
+    Need {
         present: || on_path("python3"),
         package: "python3",
         reason: "the vendor's SDKs call the local cloud",

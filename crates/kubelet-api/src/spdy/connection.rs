@@ -378,3 +378,7 @@ async fn flush<W: AsyncWrite + Unpin>(
     buffer.clear();
     writer.flush().await
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

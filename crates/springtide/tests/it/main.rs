@@ -9,4 +9,5 @@ mod cloud;
 mod cluster;
 mod killed;
 mod kubectl;
+mod scrape;
 mod sessions;
