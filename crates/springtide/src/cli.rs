@@ -56,6 +56,12 @@ pub enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Write man pages into a folder; used by `cargo xtask deb`.
+    #[command(hide = true)]
+    ManPages {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Measure a burst several times; used by `cargo xtask bench burst`.
     #[command(hide = true)]
     BenchBurst {

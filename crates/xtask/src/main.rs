@@ -1,9 +1,12 @@
-//! The workspace's own commands: `cargo xtask ci | test | tidy | generate | bench`.
+//! The workspace's own commands: `cargo xtask ci | test | tidy | generate | image | deb | bench`.
 //!
 //! It orchestrates tools that exist (cargo, apt-get); it holds no product code.
 
 mod bench;
+mod deb;
+mod image;
 mod packages;
+mod program;
 mod run;
 mod tidy;
 
@@ -31,6 +34,10 @@ enum Command {
     Tidy,
     /// Write generated files anew: the Helm chart. Tests fail while they are old.
     Generate,
+    /// Build the container image as an OCI archive, without Docker.
+    Image(image::Image),
+    /// Build the Debian package.
+    Deb(deb::Deb),
     /// Measure, as ratios and medians, with numbers anyone can repeat.
     Bench {
         /// What to measure.
@@ -67,6 +74,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Test { filter } => test(filter.as_deref()),
         Command::Tidy => tidy::check(),
         Command::Generate => generate(),
+        Command::Image(image) => image::build(&image),
+        Command::Deb(deb) => deb::build(&deb),
         Command::Bench { what } => bench::run(&what),
     }
 }

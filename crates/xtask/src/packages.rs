@@ -30,6 +30,16 @@ const NEEDS: &[Need] = &[
         reason: "images are pulled from a real registry",
     },
     Need {
+        present: || Path::new("/etc/ssl/certs/ca-certificates.crt").exists(),
+        package: "ca-certificates",
+        reason: "the shipped image holds whom to trust",
+    },
+    Need {
+        present: || on_path("dpkg-deb"),
+        package: "dpkg",
+        reason: "the Debian package is built and installed into a root of its own",
+    },
+    Need {
         present: || on_path("ip"),
         package: "iproute2",
         reason: "network namespaces are made and looked at by an independent tool",

@@ -20,9 +20,16 @@ pub fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 /// Runs a program; its output goes to ours.
 pub fn program(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let line = format!("{name} {}", arguments.join(" "));
-    let status = Command::new(name)
-        .args(arguments)
-        .current_dir(root())
+    let mut command = Command::new(name);
+    command.args(arguments).current_dir(root());
+    // What cargo tells the program it runs is not meant for a cargo started by it: build scripts would run again.
+    for (variable, _) in std::env::vars_os() {
+        let text = variable.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&variable);
+        }
+    }
+    let status = command
         .status()
         .with_context(|| format!("start `{line}`"))?;
     if !status.success() {

@@ -13,6 +13,7 @@ mod virtual_node;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::CommandFactory;
 
 pub(crate) use status::load_balancers;
@@ -39,6 +40,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::RamUser(arguments) => ram_user::run(arguments).await,
         Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
         Command::BenchVirtualNode { repeat } => demo::bench_virtual_node::run(repeat).await,
+        Command::ManPages { folder } => {
+            clap_mangen::generate_to(Arguments::command(), &folder)
+                .with_context(|| format!("write man pages into {}", folder.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "springtide", &mut std::io::stdout());
@@ -61,7 +67,6 @@ pub(crate) async fn client(data_dir: &crate::data_dir::DataDir) -> anyhow::Resul
 
 /// The client of any cluster by its kubeconfig.
 pub(crate) async fn client_from(kubeconfig: &std::path::Path) -> anyhow::Result<kube::Client> {
-    use anyhow::Context;
     let read = || format!("use kubeconfig {}", kubeconfig.display());
     let config = kube::config::Kubeconfig::read_from(kubeconfig).with_context(read)?;
     let config = kube::Config::from_custom_kubeconfig(config, &Default::default())

@@ -11,3 +11,4 @@ mod killed;
 mod kubectl;
 mod scrape;
 mod sessions;
+mod shipped;
