@@ -11,4 +11,3 @@ mod killed;
 mod kubectl;
 mod scrape;
 mod sessions;
-mod shipped;

@@ -1,28 +1,20 @@
 //! The Debian package, looked at by dpkg itself.
 
 use std::path::Path;
-use std::process::Command;
 
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program} cannot be started: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {text}{errors}"
-    );
-    text
-}
+use crate::{BUILDING, run};
 
 #[test]
 fn the_package_installs_into_a_root_and_brings_everything() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().display().to_string();
     let xtask = env!("CARGO_BIN_EXE_xtask");
-    let package = run(xtask, &["deb", "--debug", "--output", &at]);
+    let package = {
+        let _one = BUILDING
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        run(xtask, &["deb", "--debug", "--output", &at])
+    };
     let package = package.trim();
     let root = folder.path().join("root");
     for empty in ["var/lib/dpkg/info", "var/lib/dpkg/updates"] {

@@ -4,4 +4,26 @@
 
 mod arrows;
 mod deb;
+mod image;
 mod licences;
+
+use std::process::Command;
+use std::sync::Mutex;
+
+/// Held while a program is built and copied: the next build puts another file in its place.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// Runs a program to its good end; gives its standard output.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} cannot be started: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {text}{errors}"
+    );
+    text
+}
