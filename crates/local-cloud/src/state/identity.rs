@@ -5,6 +5,7 @@ use crate::ram::Policy;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Most users.
 const MAX_USERS: usize = 100;
@@ -21,14 +22,14 @@ pub(crate) struct UserRecord {
     pub(crate) keys: BTreeMap<String, KeyRecord>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct KeyRecord {
     pub(crate) secret: String,
     pub(crate) active: bool,
 }
 
 /// A key for a while, with the rights of its user.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
     pub(crate) user: String,
     pub(crate) secret: String,
@@ -53,7 +54,7 @@ pub(crate) struct KeyInfo {
 }
 
 /// A key as it is handed out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewKey {
     pub(crate) access_key_id: String,
@@ -62,6 +63,22 @@ pub(crate) struct NewKey {
     pub(crate) security_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expiration: Option<Timestamp>,
+}
+
+/// The secret stays out of every log.
+impl fmt::Debug for KeyRecord {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("KeyRecord");
+        shown.field("active", &self.active).finish_non_exhaustive()
+    }
+}
+
+/// Secret and token stay out of every log.
+impl fmt::Debug for SessionRecord {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("SessionRecord");
+        shown.field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 fn unknown(name: &str) -> String {

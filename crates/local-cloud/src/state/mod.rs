@@ -218,7 +218,13 @@ impl State {
         let (v_switch, address) = (group.v_switch.clone(), group.address);
         let eip = group.eip.clone();
         match kept {
-            Some(kept) => self.put(&name, kept),
+            Some(kept) => {
+                // Of several groups of one name only the newest address is kept.
+                if let Some(older) = self.take_row::<FixedAddress>(&name) {
+                    self.pools.give_back_address(&older.v_switch, older.address);
+                }
+                self.put(&name, kept);
+            }
             None => self.pools.give_back_address(&v_switch, address),
         }
         if let Some((eip, _)) = eip {

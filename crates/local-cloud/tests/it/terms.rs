@@ -243,6 +243,30 @@ async fn a_fixed_address_waits_for_the_next_group_of_its_name() {
 }
 
 #[tokio::test]
+async fn of_two_groups_of_one_name_one_address_is_kept_and_the_other_is_free() {
+    let small = |config: &mut local_cloud::LocalCloudConfig| {
+        config.v_switches.truncate(1);
+        config.v_switches[0].cidr = "10.4.1.0/29".to_owned();
+    };
+    let test = start_with(small, StartDelay::default()).await;
+    let mut fixed = request("db-0");
+    fixed.fixed_ip = Some("true".to_owned());
+    for id in [test.create(&fixed).await, test.create(&fixed).await] {
+        let delete = DeleteContainerGroupRequest {
+            container_group_id: id.clone(),
+            ..Default::default()
+        };
+        test.client.call(&delete).await.unwrap();
+        test.until_gone(&id).await;
+    }
+    for _ in 0..3 {
+        test.create(&request("other")).await;
+    }
+    let error = test.client.call(&request("other")).await.unwrap_err();
+    assert!(error.is_address_exhausted(), "{error}");
+}
+
+#[tokio::test]
 async fn what_this_cloud_lacks_is_refused_by_name() {
     type Change = fn(&mut CreateContainerGroupRequest);
     let cases: [(Change, &str); 6] = [
