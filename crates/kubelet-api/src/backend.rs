@@ -51,6 +51,19 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// The refusal of a container that `kubectl debug` added to a running pod; `None` when it is an ordinary one.
+    #[must_use]
+    pub fn of_ephemeral_container(pod: &Pod, container: &str) -> Option<Self> {
+        let spec = pod.spec.as_ref()?;
+        let mut added = spec.ephemeral_containers.iter().flatten();
+        added.find(|one| one.name == container)?;
+        Some(Self::Unsupported {
+            message: format!(
+                "container \"{container}\" is an ephemeral container, which this node does not run: use kubectl exec, or kubectl debug with --copy-to"
+            ),
+        })
+    }
+
     /// The error with its causes, for people.
     pub(crate) fn full_text(&self) -> String {
         let mut text = self.to_string();
@@ -181,4 +194,22 @@ pub trait NodeBackend: Send + Sync + 'static {
 
     /// What the running pods of this node use; pods of other nodes never belong to it.
     async fn usage(&self) -> Result<Vec<PodUsage>, BackendError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_container_that_kubectl_debug_added_is_refused_with_the_way_out() {
+        let spec = json!({
+            "containers": [{"name": "main"}], "ephemeralContainers": [{"name": "debugger"}],
+        });
+        let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+        let refusal = BackendError::of_ephemeral_container(&pod, "debugger").unwrap();
+        assert!(refusal.to_string().contains("--copy-to"), "{refusal}");
+        assert!(BackendError::of_ephemeral_container(&pod, "main").is_none());
+    }
 }

@@ -60,7 +60,10 @@ impl WorkerBackend {
         container: &str,
         previous: bool,
     ) -> Result<(ContainerId, ContainerState), BackendError> {
-        let (sandbox, _) = self.find(namespace, pod)?;
+        let (sandbox, found) = self.find(namespace, pod)?;
+        if let Some(refusal) = BackendError::of_ephemeral_container(&found, container) {
+            return Err(refusal);
+        }
         let mut attempts: Vec<_> = self.shared.runtime.containers(&sandbox).await;
         attempts.retain(|one| one.name == container);
         attempts.sort_by_key(|one| one.attempt);

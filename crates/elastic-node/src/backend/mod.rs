@@ -73,6 +73,9 @@ impl GroupBackend {
     ) -> Result<(String, String), BackendError> {
         let not_found = |message: String| BackendError::NotFound { message };
         let found = self.find(namespace, pod)?;
+        if let Some(refusal) = BackendError::of_ephemeral_container(&found, container) {
+            return Err(refusal);
+        }
         let spec = found.spec.as_ref();
         let names = spec.iter().flat_map(|spec| {
             spec.containers

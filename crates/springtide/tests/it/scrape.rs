@@ -1,5 +1,6 @@
 //! A real Prometheus reads the kubelets of both tiers with a ServiceAccount's token.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
@@ -109,16 +110,8 @@ fn kubelets(cluster: &TestCluster) -> Vec<(String, String)> {
         .collect()
 }
 
-#[test]
-fn prometheus_scrapes_every_kubelet_and_no_series_comes_twice() {
-    let mut cluster = TestCluster::start(&["--workers", "2"]);
-    cluster.load_image(&busybox::archive(cluster.folder.path()));
-    for name in ["owned", "cloud"] {
-        cluster.apply(&pod(name));
-    }
-    for name in ["owned", "cloud"] {
-        cluster.wait_for_value(&["pod", name], "/status/phase", &json!("Running"));
-    }
+/// The token of an account that may read metrics, and the file of the cluster's authority.
+fn credentials(cluster: &TestCluster) -> (String, PathBuf) {
     cluster.kubectl(&["create", "serviceaccount", "scraper"]);
     cluster.kubectl(&[
         "create",
@@ -142,23 +135,48 @@ fn prometheus_scrapes_every_kubelet_and_no_series_comes_twice() {
     let authority = cluster.kubectl(&["config", "view", "--raw", "-o", &format]);
     let file = cluster.folder.path().join("authority.pem");
     std::fs::write(&file, authority).unwrap();
-    let nodes = kubelets(&cluster);
-    let job = |name: &str, path: &str, credentials: &str| {
-        let targets: Vec<_> = nodes
-            .iter()
-            .map(|(node, address)| json!({"targets": [address], "labels": {"__param_nodeName": node, "node": node}}))
-            .collect();
-        json!({
-            "job_name": name, "scheme": "https", "metrics_path": path, "static_configs": targets,
-            "authorization": {"credentials": credentials}, "tls_config": {"ca_file": file},
+    (token.trim().to_string(), file)
+}
+
+/// One job over all kubelets; each is asked for its own node's series, as scrapers of a shared address do.
+fn job(
+    name: &str,
+    path: &str,
+    token: &str,
+    authority: &Path,
+    nodes: &[(String, String)],
+) -> serde_json::Value {
+    let targets: Vec<_> = nodes
+        .iter()
+        .map(|(node, address)| {
+            json!({"targets": [address], "labels": {"__param_nodeName": node, "node": node}})
         })
-    };
+        .collect();
+    json!({
+        "job_name": name, "scheme": "https", "metrics_path": path, "static_configs": targets,
+        "authorization": {"credentials": token}, "tls_config": {"ca_file": authority},
+    })
+}
+
+#[test]
+fn prometheus_scrapes_every_kubelet_and_no_series_comes_twice() {
+    let mut cluster = TestCluster::start(&["--workers", "2"]);
+    cluster.load_image(&busybox::archive(cluster.folder.path()));
+    for name in ["owned", "cloud"] {
+        cluster.apply(&pod(name));
+    }
+    for name in ["owned", "cloud"] {
+        cluster.wait_for_value(&["pod", name], "/status/phase", &json!("Running"));
+    }
+    let (token, authority) = credentials(&cluster);
+    let nodes = kubelets(&cluster);
+    let job = |name, path, token: &str| job(name, path, token, &authority, &nodes);
     let jobs = [
-        job("cadvisor", "/metrics/cadvisor", token.trim()),
-        job("resource", "/metrics/resource", token.trim()),
-        job("kubelet", "/metrics", token.trim()),
+        job("cadvisor", "/metrics/cadvisor", &token),
+        job("resource", "/metrics/resource", &token),
+        job("kubelet", "/metrics", &token),
         // Not what this account may read, and nobody's token.
-        job("pods", "/pods", token.trim()),
+        job("pods", "/pods", &token),
         job("stranger", "/metrics", "nobody"),
     ];
     let interval = json!({"scrape_interval": "1s", "scrape_timeout": "1s"});

@@ -590,5 +590,19 @@ fn a_running_process_is_attached_to() {
             "{speech:?}: {refused}"
         );
     }
+    for name in ["owned-echo", "cloud-tick"] {
+        let debug = ["debug", name, "--image=any", "-c", "debugger", "--", "sh"];
+        cluster.kubectl(&debug);
+        let refused = wait_for("the refusal of an ephemeral container", 60, || {
+            let logs = cluster.try_kubectl(&["logs", name, "-c", "debugger"], None);
+            let refused = logs.err().ok_or("it has logs".to_string())?;
+            if refused.contains("ephemeral") {
+                Ok(refused)
+            } else {
+                Err(refused)
+            }
+        });
+        assert!(refused.contains("--copy-to"), "{name}: {refused}");
+    }
     cluster.down();
 }
