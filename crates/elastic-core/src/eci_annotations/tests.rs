@@ -97,90 +97,92 @@ fn the_legacy_ways_to_fail_mean_the_same() {
     assert!(!read(&newer).fail_fast);
 }
 
+/// Key, value, and how the cause begins.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "eci-schedule-strategy",
+        "Best",
+        "\"Best\" is not one of VSwitchOrdered, VSwitchRandom",
+    ),
+    (
+        "eci-vswitch",
+        "1,2,3,4,5,6,7,8,9,10,11",
+        "at most 10 may be listed, found 11",
+    ),
+    (
+        "eci-security-group",
+        "vsw-1",
+        "\"vsw-1\" is no id; expected sg-",
+    ),
+    (
+        "eci-spot-strategy",
+        "SpotWithPriceLimit",
+        "is needed with SpotWithPriceLimit",
+    ),
+    (
+        "eci-spot-price-limit",
+        "1",
+        "is for SpotWithPriceLimit only",
+    ),
+    (
+        "eci-spot-duration",
+        "-1",
+        "\"-1\" is not a whole number from 0",
+    ),
+    (
+        "eci-fail-strategy",
+        "fail",
+        "\"fail\" is not one of fail-back",
+    ),
+    (
+        "eci-max-pending-minute",
+        "9",
+        "\"9\" is not a whole number from 10 to 1440",
+    ),
+    (
+        "eci-custom-tags",
+        "a:1,b:2,c:3,d:4",
+        "at most 3 may be listed, found 4",
+    ),
+    ("eci-custom-tags", "alone", "\"alone\" is not <key>:<value>"),
+    ("eci-custom-hosts", "{}", "is not a JSON array"),
+    (
+        "eci-custom-hosts",
+        r#"[{"host":"a","ip":"b"}]"#,
+        "\"b\" is no address",
+    ),
+    ("eci-custom-dnsconfig", "[1]", "is not a JSON object"),
+    (
+        "eci-compute-category",
+        "cheap",
+        "\"cheap\" is not one of economy",
+    ),
+    (
+        "eci-private-ip-address",
+        "10.0.0",
+        "\"10.0.0\" is no address",
+    ),
+    (
+        "eci-extra-ephemeral-storage",
+        "much",
+        "\"much\" is not an amount",
+    ),
+    ("eci-core-pattern", "|sh", "must not start with a pipe"),
+    ("eip-isp", "ISP", "\"ISP\" is not one of BGP"),
+    (
+        "kubernetes.io/egress-bandwidth",
+        "-1M",
+        "\"-1M\" is not a bandwidth",
+    ),
+];
+
 #[test]
 fn what_cannot_be_followed_is_refused_by_name() {
-    let cases = [
-        (
-            "eci-schedule-strategy",
-            "Best",
-            "\"Best\" is not one of VSwitchOrdered, VSwitchRandom",
-        ),
-        (
-            "eci-vswitch",
-            "1,2,3,4,5,6,7,8,9,10,11",
-            "at most 10 may be listed, found 11",
-        ),
-        (
-            "eci-security-group",
-            "vsw-1",
-            "\"vsw-1\" is no id; expected sg-",
-        ),
-        (
-            "eci-spot-strategy",
-            "SpotWithPriceLimit",
-            "is needed with SpotWithPriceLimit",
-        ),
-        (
-            "eci-spot-price-limit",
-            "1",
-            "is for SpotWithPriceLimit only",
-        ),
-        (
-            "eci-spot-duration",
-            "-1",
-            "\"-1\" is not a whole number from 0",
-        ),
-        (
-            "eci-fail-strategy",
-            "fail",
-            "\"fail\" is not one of fail-back",
-        ),
-        (
-            "eci-max-pending-minute",
-            "9",
-            "\"9\" is not a whole number from 10 to 1440",
-        ),
-        (
-            "eci-custom-tags",
-            "a:1,b:2,c:3,d:4",
-            "at most 3 may be listed, found 4",
-        ),
-        ("eci-custom-tags", "alone", "\"alone\" is not <key>:<value>"),
-        ("eci-custom-hosts", "{}", "is not a JSON array"),
-        (
-            "eci-custom-hosts",
-            r#"[{"host":"a","ip":"b"}]"#,
-            "\"b\" is no address",
-        ),
-        ("eci-custom-dnsconfig", "[1]", "is not a JSON object"),
-        (
-            "eci-compute-category",
-            "cheap",
-            "\"cheap\" is not one of economy",
-        ),
-        (
-            "eci-private-ip-address",
-            "10.0.0",
-            "\"10.0.0\" is no address",
-        ),
-        (
-            "eci-extra-ephemeral-storage",
-            "much",
-            "\"much\" is not an amount",
-        ),
-        ("eci-core-pattern", "|sh", "must not start with a pipe"),
-        ("eip-isp", "ISP", "\"ISP\" is not one of BGP"),
-        (
-            "kubernetes.io/egress-bandwidth",
-            "-1M",
-            "\"-1M\" is not a bandwidth",
-        ),
-    ];
-    for (name, value, expected) in cases {
-        let problems = InstanceOptions::read(&annotations(&[(name, value)])).unwrap_err();
+    for (name, value, expected) in WRONG {
+        let problems = InstanceOptions::read(&annotations(&[(*name, *value)])).unwrap_err();
         let named = problems
             .iter()
-            .any(|problem| problem.cause.starts_with(expected));
+            .any(|problem| problem.cause.starts_with(*expected));
         assert!(named, "{name}={value}: {problems:?}");
     }
     for (name, _) in REFUSED {

@@ -63,92 +63,94 @@ fn every_documented_key_is_read() {
     );
 }
 
+/// Key, value, and how the cause begins.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "vpcId",
+        "net-1",
+        "vpcId: \"net-1\" is no id; expected vpc- with letters",
+    ),
+    ("vSwitchIds", "vsw-a,,vsw-b", "vSwitchIds: \"\" is no id"),
+    (
+        "vSwitchIds",
+        "vsw-a,vsw-a",
+        "vSwitchIds: vsw-a is listed twice",
+    ),
+    (
+        "securityGroupId",
+        "vsw-a",
+        "securityGroupId: \"vsw-a\" is no id",
+    ),
+    (
+        "enableClusterIp",
+        "yes",
+        "enableClusterIp: \"yes\" is neither \"true\" nor \"false\"",
+    ),
+    (
+        "enableHybridMode",
+        "1",
+        "enableHybridMode: \"1\" is neither",
+    ),
+    ("enableLogController", "true", "slsMachineGroup: is needed"),
+    (
+        "featureGates",
+        "A=maybe",
+        "featureGates: \"maybe\" of gate A is neither",
+    ),
+    (
+        "vSwitchZones",
+        "vsw-a",
+        "vSwitchZones: \"vsw-a\" is not <vSwitch>=<zone>",
+    ),
+    (
+        "selectors",
+        "[{",
+        "selectors: is not a JSON array of selectors (EOF",
+    ),
+    (
+        "selectors",
+        "{}",
+        "selectors: is not a JSON array of selectors",
+    ),
+    ("selectors", "[{}]", "selectors[0].name: is missing"),
+    (
+        "selectors",
+        r#"[{"name":"a","labels":{}}]"#,
+        "selectors[0]: unknown field `labels`",
+    ),
+    (
+        "selectors",
+        r#"[{"name":"a"},{"name":"a"}]"#,
+        "selectors[1].name: \"a\" is the name of an earlier",
+    ),
+    (
+        "selectors",
+        r#"[{"name":"a","effect":{"labels":{"x":1}}}]"#,
+        "selectors[0]: invalid type: integer",
+    ),
+    (
+        "selectors",
+        r#"[{"name":"a","objectSelector":{"matchLabel":{}}}]"#,
+        "selectors[0].objectSelector.matchLabel: is not a member",
+    ),
+    (
+        "selectors",
+        r#"[{"name":"a","policy":"sometimes"}]"#,
+        "selectors[0].policy: \"sometimes\" is not one of",
+    ),
+    (
+        "selectors",
+        r#"[{"name":"a","namespaceSelector":{"matchExpressions":[{"key":"k","operator":"Like"}]}}]"#,
+        "selectors[0].namespaceSelector.matchExpressions[0].operator: \"Like\" is not one of",
+    ),
+];
+
 #[test]
 fn each_bad_value_is_told_with_its_key_and_cause() {
-    let cases = [
-        (
-            "vpcId",
-            "net-1",
-            "vpcId: \"net-1\" is no id; expected vpc- with letters",
-        ),
-        ("vSwitchIds", "vsw-a,,vsw-b", "vSwitchIds: \"\" is no id"),
-        (
-            "vSwitchIds",
-            "vsw-a,vsw-a",
-            "vSwitchIds: vsw-a is listed twice",
-        ),
-        (
-            "securityGroupId",
-            "vsw-a",
-            "securityGroupId: \"vsw-a\" is no id",
-        ),
-        (
-            "enableClusterIp",
-            "yes",
-            "enableClusterIp: \"yes\" is neither \"true\" nor \"false\"",
-        ),
-        (
-            "enableHybridMode",
-            "1",
-            "enableHybridMode: \"1\" is neither",
-        ),
-        ("enableLogController", "true", "slsMachineGroup: is needed"),
-        (
-            "featureGates",
-            "A=maybe",
-            "featureGates: \"maybe\" of gate A is neither",
-        ),
-        (
-            "vSwitchZones",
-            "vsw-a",
-            "vSwitchZones: \"vsw-a\" is not <vSwitch>=<zone>",
-        ),
-        (
-            "selectors",
-            "[{",
-            "selectors: is not a JSON array of selectors (EOF",
-        ),
-        (
-            "selectors",
-            "{}",
-            "selectors: is not a JSON array of selectors",
-        ),
-        ("selectors", "[{}]", "selectors[0].name: is missing"),
-        (
-            "selectors",
-            r#"[{"name":"a","labels":{}}]"#,
-            "selectors[0]: unknown field `labels`",
-        ),
-        (
-            "selectors",
-            r#"[{"name":"a"},{"name":"a"}]"#,
-            "selectors[1].name: \"a\" is the name of an earlier",
-        ),
-        (
-            "selectors",
-            r#"[{"name":"a","effect":{"labels":{"x":1}}}]"#,
-            "selectors[0]: invalid type: integer",
-        ),
-        (
-            "selectors",
-            r#"[{"name":"a","objectSelector":{"matchLabel":{}}}]"#,
-            "selectors[0].objectSelector.matchLabel: is not a member",
-        ),
-        (
-            "selectors",
-            r#"[{"name":"a","policy":"sometimes"}]"#,
-            "selectors[0].policy: \"sometimes\" is not one of",
-        ),
-        (
-            "selectors",
-            r#"[{"name":"a","namespaceSelector":{"matchExpressions":[{"key":"k","operator":"Like"}]}}]"#,
-            "selectors[0].namespaceSelector.matchExpressions[0].operator: \"Like\" is not one of",
-        ),
-    ];
-    for (key, value, expected) in cases {
-        let found = problems(&[(key, value)]);
+    for (key, value, expected) in WRONG {
+        let found = problems(&[(*key, *value)]);
         assert!(
-            found.len() == 1 && found[0].starts_with(expected),
+            found.len() == 1 && found[0].starts_with(*expected),
             "{key}={value}: {found:?}"
         );
     }

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use kubelet_api::{ClusterReviewer, KubeletServer};
+use tokio::net::TcpListener;
 use tokio::sync::watch as watching;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -331,8 +332,7 @@ impl Manager {
                 .iter()
                 .position(|open| open.zone == spec.zone)
         {
-            let shared = unserved(&self.supply.open[at]);
-            return std::mem::replace(&mut self.supply.open[at], shared);
+            return duplicate(&mut self.supply.open[at]);
         }
         if let Some(opener) = &self.supply.opener {
             match opener.open(&name, &spec.zone).await {
@@ -388,6 +388,29 @@ impl Manager {
             self.running.remove(&spec);
         }
     }
+}
+
+/// The endpoint with its listener; the socket stays open for the node's next life, when its zone comes back.
+fn duplicate(endpoint: &mut NodeEndpoint) -> NodeEndpoint {
+    let mut taken = unserved(endpoint);
+    let Some((listener, tls)) = endpoint.listener.take() else {
+        return taken;
+    };
+    let split = |listener: TcpListener| {
+        let listener = listener.into_std()?;
+        let second = TcpListener::from_std(listener.try_clone()?)?;
+        Ok::<_, std::io::Error>((TcpListener::from_std(listener)?, second))
+    };
+    match split(listener) {
+        Ok((one, other)) => {
+            endpoint.listener = Some((other, tls.clone()));
+            taken.listener = Some((one, tls));
+        }
+        Err(error) => {
+            tracing::warn!(zone = endpoint.zone, %error, "kubelet API could not be kept open")
+        }
+    }
+    taken
 }
 
 /// The same address without a kubelet API.
@@ -463,5 +486,26 @@ mod tests {
             assert_eq!(table.add(node(number.to_string())), Some(number));
         }
         assert_eq!(table.add(node("one-more".into())), None);
+    }
+
+    #[tokio::test]
+    async fn a_zone_that_comes_back_is_served_on_the_same_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = kubelet_api::ServerTls {
+            certificate_pem: String::new(),
+            key_pem: String::new(),
+            client_ca_pem: String::new(),
+        };
+        let mut endpoint = NodeEndpoint {
+            zone: "a".into(),
+            address: address.ip(),
+            port: address.port(),
+            listener: Some((listener, tls)),
+        };
+        for _ in 0..2 {
+            let (listener, _) = duplicate(&mut endpoint).listener.unwrap();
+            assert_eq!(listener.local_addr().unwrap(), address);
+        }
     }
 }

@@ -353,9 +353,9 @@ fn annotated(annotations: Value) -> Result<CreateContainerGroupRequest, Translat
     container_group(&pod, identity, &settings(), &References::default())
 }
 
-#[test]
-fn annotations_become_parameters_of_the_interface() {
-    let request = annotated(json!({
+/// As users write them.
+fn all_annotations() -> Value {
+    json!({
         "k8s.aliyun.com/eci-security-group": "sg-x",
         "k8s.aliyun.com/eci-resource-group-id": "rg-1",
         "k8s.aliyun.com/eci-compute-category": "economy,general",
@@ -387,49 +387,55 @@ fn annotations_become_parameters_of_the_interface() {
         "k8s.aliyun.com/eci-extra-ephemeral-storage": "50Gi",
         "k8s.aliyun.com/eci-ntp-server": "10.0.0.2",
         "k8s.aliyun.com/eci-core-pattern": "/pod/cores/core"
-    }))
-    .unwrap();
+    })
+}
+
+/// What they become on the wire.
+const PARAMETERS: &[(&str, &str)] = &[
+    ("SecurityGroupId", "sg-x"),
+    ("ResourceGroupId", "rg-1"),
+    ("ComputeCategory.2", "general"),
+    ("CpuOptionsCore", "2"),
+    ("CpuOptionsThreadsPerCore", "1"),
+    ("GpuDriverVersion", "tesla=535"),
+    ("HostAliase.1.Hostname.2", "b"),
+    ("DnsPolicy", "None"),
+    ("DnsConfig.NameServer.1", "1.1.1.1"),
+    ("DnsConfig.Search.1", "x.example"),
+    ("RamRoleName", "role"),
+    ("AutoMatchImageCache", "true"),
+    ("ImageSnapshotId", "imc-1"),
+    ("AcrRegistryInfo.1.InstanceId", "cri-1"),
+    ("AcrRegistryInfo.1.RegionId", "cn-beijing"),
+    ("PlainHttpRegistry", "r.example:5000"),
+    ("InsecureRegistry", "s.example"),
+    ("DataCacheBucket", "default"),
+    ("DataCacheProvisionedIops", "1000"),
+    ("AutoCreateEip", "true"),
+    ("EipBandwidth", "10"),
+    ("EipISP", "BGP"),
+    ("EipCommonBandwidthPackage", "cbwp-1"),
+    ("Ipv6AddressCount", "1"),
+    ("Ipv6GatewayBandwidthEnable", "true"),
+    ("PrivateIpAddress", "10.4.0.9"),
+    ("FixedIp", "true"),
+    ("FixedIpRetainHour", "24"),
+    ("IngressBandwidth", "40000000"),
+    ("EgressBandwidth", "10000000"),
+    ("EphemeralStorage", "50"),
+    ("NtpServer.1", "10.0.0.2"),
+    ("CorePattern", "/pod/cores/core"),
+];
+
+#[test]
+fn annotations_become_parameters_of_the_interface() {
+    let request = annotated(all_annotations()).unwrap();
     let parameters = cloud_api::flatten::flatten(&request).unwrap();
-    let expected = [
-        ("SecurityGroupId", "sg-x"),
-        ("ResourceGroupId", "rg-1"),
-        ("ComputeCategory.2", "general"),
-        ("CpuOptionsCore", "2"),
-        ("CpuOptionsThreadsPerCore", "1"),
-        ("GpuDriverVersion", "tesla=535"),
-        ("HostAliase.1.Hostname.2", "b"),
-        ("DnsPolicy", "None"),
-        ("DnsConfig.NameServer.1", "1.1.1.1"),
-        ("DnsConfig.Search.1", "x.example"),
-        ("RamRoleName", "role"),
-        ("AutoMatchImageCache", "true"),
-        ("ImageSnapshotId", "imc-1"),
-        ("AcrRegistryInfo.1.InstanceId", "cri-1"),
-        ("AcrRegistryInfo.1.RegionId", "cn-beijing"),
-        ("PlainHttpRegistry", "r.example:5000"),
-        ("InsecureRegistry", "s.example"),
-        ("DataCacheBucket", "default"),
-        ("DataCacheProvisionedIops", "1000"),
-        ("AutoCreateEip", "true"),
-        ("EipBandwidth", "10"),
-        ("EipISP", "BGP"),
-        ("EipCommonBandwidthPackage", "cbwp-1"),
-        ("Ipv6AddressCount", "1"),
-        ("Ipv6GatewayBandwidthEnable", "true"),
-        ("PrivateIpAddress", "10.4.0.9"),
-        ("FixedIp", "true"),
-        ("FixedIpRetainHour", "24"),
-        ("IngressBandwidth", "40000000"),
-        ("EgressBandwidth", "10000000"),
-        ("EphemeralStorage", "50"),
-        ("NtpServer.1", "10.0.0.2"),
-        ("CorePattern", "/pod/cores/core"),
-    ];
-    for (name, value) in expected {
-        let found = parameters.iter().find(|(found, _)| found.as_str() == name);
+    for (name, value) in PARAMETERS {
+        let found = parameters.iter().find(|(found, _)| found == name);
         assert_eq!(
             found.map(|(_, value)| value.as_str()),
-            Some(value),
+            Some(*value),
             "{name}"
         );
     }

@@ -70,27 +70,36 @@ fn translate(context: &Context<'_>, volume: &Volume) -> Result<VolumeSpec, Trans
             medium: empty.medium.clone(),
             size_limit: empty.size_limit.as_ref().map(|limit| limit.0.clone()),
         });
-        return Ok(spec);
-    }
-    if let Some(nfs) = &volume.nfs {
-        spec.volume_type = "NFSVolume".to_owned();
-        spec.nfs_volume = Some(NfsVolumeSpec {
-            server: nfs.server.clone(),
-            path: nfs.path.clone(),
-            read_only: nfs.read_only,
-        });
-        return Ok(spec);
-    }
-    if let Some(flex) = &volume.flex_volume {
+    } else if let Some(nfs) = &volume.nfs {
+        share(
+            &mut spec,
+            nfs.server.clone(),
+            nfs.path.clone(),
+            nfs.read_only,
+        );
+    } else if let Some(flex) = &volume.flex_volume {
         spec.volume_type = "FlexVolume".to_owned();
         spec.flex_volume = Some(flex_volume(&flex.driver, &flex.fs_type, &flex.options));
-        return Ok(spec);
-    }
-    if let Some(claim) = &volume.persistent_volume_claim {
+    } else if let Some(claim) = &volume.persistent_volume_claim {
         claimed(context, &referrer, claim, &mut spec)?;
-        return Ok(spec);
+    } else {
+        let (files, mode) = rendered(context, &referrer, volume)?;
+        spec.volume_type = "ConfigFileVolume".to_owned();
+        spec.config_file_volume = Some(ConfigFileVolumeSpec {
+            default_mode: mode.map(octal_digits),
+            config_file_to_path: files.into_iter().map(to_wire).collect(),
+        });
     }
-    let (files, mode) = if let Some(source) = &volume.config_map {
+    Ok(spec)
+}
+
+/// Files that are made from what the pod refers to, with the mode of those that have none of their own.
+fn rendered(
+    context: &Context<'_>,
+    referrer: &str,
+    volume: &Volume,
+) -> Result<(Vec<File>, Option<i32>), TranslateError> {
+    Ok(if let Some(source) = &volume.config_map {
         let found = context
             .references
             .config_maps
@@ -98,7 +107,7 @@ fn translate(context: &Context<'_>, volume: &Volume) -> Result<VolumeSpec, Trans
             .and_then(Option::as_ref);
         let values = found.map(config_map_files);
         let wanted = Wanted::new(
-            &referrer,
+            referrer,
             "ConfigMap",
             &source.name,
             source.items.as_deref(),
@@ -114,7 +123,7 @@ fn translate(context: &Context<'_>, volume: &Volume) -> Result<VolumeSpec, Trans
             .and_then(Option::as_ref);
         let values = found.map(secret_files);
         let wanted = Wanted::new(
-            &referrer,
+            referrer,
             "Secret",
             &name,
             source.items.as_deref(),
@@ -123,27 +132,21 @@ fn translate(context: &Context<'_>, volume: &Volume) -> Result<VolumeSpec, Trans
         (wanted.files(values)?, source.default_mode)
     } else if let Some(source) = &volume.downward_api {
         (
-            downward(context, &referrer, source.items.iter().flatten())?,
+            downward(context, referrer, source.items.iter().flatten())?,
             source.default_mode,
         )
     } else if let Some(source) = &volume.projected {
         let mut files = Vec::new();
         for projection in source.sources.iter().flatten() {
-            files.extend(projected(context, &referrer, projection)?);
+            files.extend(projected(context, referrer, projection)?);
         }
         (files, source.default_mode)
     } else {
         return Err(TranslateError::Invalid {
-            field: referrer,
+            field: referrer.to_owned(),
             reason: "has no supported source".into(),
         });
-    };
-    spec.volume_type = "ConfigFileVolume".to_owned();
-    spec.config_file_volume = Some(ConfigFileVolumeSpec {
-        default_mode: mode.map(octal_digits),
-        config_file_to_path: files.into_iter().map(to_wire).collect(),
-    });
-    Ok(spec)
+    })
 }
 
 fn flex_volume(

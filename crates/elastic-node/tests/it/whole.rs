@@ -1,7 +1,11 @@
 //! Pods in full: annotations, effects of rules, what is written back, sidecars, updates in place, and what is refused.
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cloud_api::model::describe::{ContainerGroup, DescribeContainerGroupsRequest};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ServiceAccount};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::profile::{profile_events, write};
@@ -207,4 +211,62 @@ async fn a_pod_that_wants_to_fail_fast_says_so_at_the_first_refusal() {
         1,
         "what failed is not tried again"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_is_waited_for_until_it_is_bound() {
+    let scene = Scene::start().await;
+    scene
+        .create_pod("web-1", |pod| {
+            pod["spec"]["volumes"] =
+                json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+        })
+        .await;
+    told(
+        &scene,
+        "FailedToResolve",
+        "PersistentVolumeClaim data, which does not exist",
+    )
+    .await;
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(scene.client.clone());
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    let claim = serde_json::from_value(claim).unwrap();
+    claims.create(&PostParams::default(), &claim).await.unwrap();
+    told(
+        &scene,
+        "FailedToResolve",
+        "data, which is not bound to a volume",
+    )
+    .await;
+    assert_eq!(scene.cloud.group_ids(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_account_token_is_bound_to_its_pod() {
+    let scene = Scene::start().await;
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(scene.client.clone());
+    let account = json!({"metadata": {"name": "worker"}});
+    let account = serde_json::from_value(account).unwrap();
+    accounts
+        .create(&PostParams::default(), &account)
+        .await
+        .unwrap();
+    let pod = scene
+        .create_pod("web-1", |pod| {
+            pod["spec"]["serviceAccountName"] = json!("worker");
+            pod["spec"]["automountServiceAccountToken"] = json!(false);
+            pod["spec"]["volumes"] = json!([{"name": "token", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token", "audience": "vault"}}]}}]);
+        })
+        .await;
+    scene.runs("web-1").await;
+    let group = group(&scene).await;
+    let file = &group.volumes[0].config_file_volume_config_file_to_paths[0];
+    let token = String::from_utf8(STANDARD.decode(&file.content).unwrap()).unwrap();
+    let claims = token.split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    assert_eq!(claims["aud"], json!(["vault"]));
+    let bound = &claims["kubernetes.io"]["pod"];
+    assert_eq!(bound["uid"], json!(pod.metadata.uid), "{claims:#}");
 }
