@@ -40,6 +40,11 @@ const NEEDS: &[Need] = &[
         reason: "the Debian package is built and installed into a root of its own",
     },
     Need {
+        present: || on_path("promtool"),
+        package: "prometheus",
+        reason: "promtool checks and tries the alert rules",
+    },
+    Need {
         present: || on_path("ip"),
         package: "iproute2",
         reason: "network namespaces are made and looked at by an independent tool",

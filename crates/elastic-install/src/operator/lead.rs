@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloud_api::client::ConfigError;
+use cloud_api::client::{ConfigError, HyperTransport};
 use cloud_api::model::vpc::DescribeVSwitchesRequest;
 use cloud_api::{ClientSources, EciClient, EciConfig};
 use elastic_controllers::{ElasticWorkloadConfig, install_definitions, run_elastic_workload};
@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::Status;
 use super::credentials::{self, CredentialsError};
 use super::kubelet;
+use super::metrics::{Counting, follow_pods};
 use super::settings::{Texts, endpoints};
 use crate::names::NAMESPACE;
 
@@ -72,6 +73,11 @@ pub(super) async fn lead(
 ) {
     let tasks = TaskTracker::new();
     tasks.spawn(controllers(client.clone(), stop.clone()));
+    tasks.spawn(follow_pods(
+        client.clone(),
+        status.metrics.clone(),
+        stop.clone(),
+    ));
     while let Err(error) = virtual_nodes(&client, place, &status, &stop).await {
         let why = chain(&error);
         tracing::error!(error = why, "virtual nodes do not run, trying again");
@@ -124,7 +130,7 @@ async fn virtual_nodes(
         } else {
             config
         };
-        EciClient::new(config, ClientSources::system())
+        counted(config, status)
     };
     let (eci, vpc) = (cloud(&at.eci)?, cloud(&at.vpc)?);
     let opener = Opener::new(client.clone(), place).await?;
@@ -153,6 +159,21 @@ async fn virtual_nodes(
     };
     let (outcome, ()) = tokio::join!(nodes, fresh);
     Ok(outcome?)
+}
+
+/// A client whose calls are counted.
+fn counted(config: EciConfig, status: &Status) -> Result<EciClient, ConfigError> {
+    let with_tls = !config.endpoint.starts_with("http://");
+    let transport = HyperTransport::new(with_tls, config.max_in_flight);
+    let inner = transport.map_err(|source| ConfigError::Tls {
+        endpoint: config.endpoint.clone(),
+        source,
+    })?;
+    let counting = Counting {
+        inner,
+        metrics: status.metrics.clone(),
+    };
+    EciClient::with_transport(config, ClientSources::system(), Arc::new(counting))
 }
 
 fn api(what: &'static str) -> impl FnOnce(kube::Error) -> LeadError {

@@ -8,6 +8,7 @@ pub mod election;
 mod health;
 mod kubelet;
 mod lead;
+mod metrics;
 pub mod settings;
 mod webhook;
 
@@ -57,6 +58,7 @@ pub(crate) struct Status {
     /// Why the leader's virtual nodes do not run.
     problem: Mutex<Option<String>>,
     settled: AtomicBool,
+    metrics: Arc<metrics::Metrics>,
 }
 
 impl Status {
@@ -79,10 +81,8 @@ impl health::Report for Status {
     }
 
     fn metrics(&self) -> String {
-        let leading = u8::from(*self.leading.borrow());
-        format!(
-            "# HELP springtide_leader Whether this replica leads.\n# TYPE springtide_leader gauge\nspringtide_leader {leading}\n"
-        )
+        let leading = *self.leading.borrow();
+        self.metrics.text(leading)
     }
 }
 
@@ -101,6 +101,7 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         leading: candidate.watch(),
         problem: Mutex::default(),
         settled: AtomicBool::new(false),
+        metrics: Arc::default(),
     });
     let place = lead::Place {
         environment: config.environment,

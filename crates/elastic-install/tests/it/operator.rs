@@ -63,6 +63,19 @@ async fn the_second_replica_takes_over_from_a_dead_leader_and_touches_no_group()
             .await
             .contains("springtide_leader 1")
     );
+    eventually(
+        "the metrics show four groups and one creation",
+        async || ask(second.health, "/metrics").await,
+        |text| {
+            text.contains("springtide_container_groups 4")
+                && text.contains(
+                    "springtide_cloud_calls_total{action=\"CreateContainerGroup\",code=\"OK\"} 1",
+                )
+                && !text.contains("springtide_cost_per_hour 0\n")
+                && text.contains("springtide_pod_stage_seconds_count{stage=\"start\"}")
+        },
+    )
+    .await;
     second.stop().await;
     assert_eq!(scene.leader().await, None, "let go at once");
     assert_eq!(ids(&scene).await.len(), 4, "groups go on running");

@@ -6,6 +6,7 @@ mod arrows;
 mod deb;
 mod image;
 mod licences;
+mod monitoring;
 
 use std::process::Command;
 use std::sync::Mutex;
