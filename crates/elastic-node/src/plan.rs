@@ -258,7 +258,8 @@ fn without_group(pod: &PodView, memory: &Memory, policy: Policy, now: Now) -> Op
         let newer = memory.accepted_at.is_none_or(|accepted| listed > accepted);
         let absent = memory
             .absent_since
-            .is_some_and(|since| now.at.saturating_duration_since(since) >= policy.lost_after);
+            // One list that lags is no proof, however long ago it was: a later one must not show the group either.
+            .is_some_and(|since| listed.saturating_duration_since(since) >= policy.lost_after);
         return (newer && absent).then_some(Action::Lost { uid });
     }
     (!memory.refused).then_some(Action::Create { uid })

@@ -25,6 +25,8 @@ const STEPS: usize = 120;
 const ROUNDS: usize = 120;
 /// Rounds in a row without anything wrong that count as rest: longer than every waiting time.
 const REST: usize = 12;
+/// For so long a new group may be missing from a list.
+const LAG: Duration = Duration::from_secs(2);
 const NAMES: u64 = 4;
 const CALLS: usize = 3;
 const POLICY: Policy = Policy {
@@ -70,6 +72,7 @@ struct ApiPod {
 struct CloudGroup {
     uid: String,
     status: &'static str,
+    made: Instant,
 }
 
 /// A call that the process has begun.
@@ -302,6 +305,7 @@ impl World {
         let group = CloudGroup {
             uid: uid.to_owned(),
             status: "Pending",
+            made: self.at,
         };
         self.groups.insert(id.clone(), group);
         Answer::Created(id)
@@ -358,7 +362,17 @@ impl World {
                 });
             }
             Some(Look { asked, found: None }) => {
-                let found = self.groups.clone().into_iter().collect();
+                // Lists lag: a young group may not be in them yet.
+                let lags = self.mishaps && self.chance.one_in(3);
+                let young =
+                    |group: &CloudGroup| self.at.saturating_duration_since(group.made) < LAG;
+                let shown = self
+                    .groups
+                    .iter()
+                    .filter(|(_, group)| !lags || !young(group));
+                let found = shown
+                    .map(|(id, group)| (id.clone(), group.clone()))
+                    .collect();
                 let lost = self.mishaps && self.chance.one_in(6);
                 self.look = (!lost).then_some(Look {
                     asked,
