@@ -94,6 +94,15 @@ pub async fn apply(client: &Client, object: &Value, dry_run: bool) -> Result<Out
     if before.is_some() && is_users(object) {
         return Ok(Outcome::Kept);
     }
+    let moved = before.as_ref().is_some_and(is_managed_webhook);
+    if moved && dry_run {
+        return Ok(Outcome::Configured);
+    }
+    if moved {
+        // An entry has a URL or a Service; what others wrote stays through an apply, and both together are refused.
+        let gone = api.delete(name, &DeleteParams::default()).await;
+        gone.map_err(failed("replace"))?;
+    }
     let mut parameters = PatchParams::apply(MANAGER).force();
     parameters.dry_run = dry_run;
     let after = api
@@ -105,6 +114,13 @@ pub async fn apply(client: &Client, object: &Value, dry_run: bool) -> Result<Out
         Some(before) if content(&before) == content(&after) => Outcome::Unchanged,
         Some(_) => Outcome::Configured,
     })
+}
+
+/// Whether it is a webhook configuration that a replica outside the cluster registered for itself.
+fn is_managed_webhook(object: &DynamicObject) -> bool {
+    let webhooks = object.data["webhooks"].as_array();
+    let mut webhooks = webhooks.into_iter().flatten();
+    webhooks.any(|webhook| webhook["clientConfig"]["url"].is_string())
 }
 
 /// Everything but what the server writes for itself.

@@ -19,8 +19,8 @@ use elastic_node::{
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::{Api, Client, ResourceExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Status;
 use super::credentials::{self, CredentialsError};
@@ -31,6 +31,8 @@ use crate::names::NAMESPACE;
 
 /// Wait after a failure that may pass by itself.
 const RETRY: Duration = Duration::from_secs(5);
+/// Tasks get this long to stop; less than the Lease lasts.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 const DNS_SERVICE: &str = "kube-dns";
 
 /// Where this replica stands.
@@ -71,7 +73,7 @@ pub(super) async fn lead(
     status: Arc<Status>,
     stop: CancellationToken,
 ) {
-    let tasks = TaskTracker::new();
+    let mut tasks = JoinSet::new();
     tasks.spawn(controllers(client.clone(), stop.clone()));
     tasks.spawn(follow_pods(
         client.clone(),
@@ -87,8 +89,16 @@ pub(super) async fn lead(
             () = tokio::time::sleep(RETRY) => {}
         }
     }
-    tasks.close();
-    tasks.wait().await;
+    end(tasks).await;
+}
+
+/// Waits for tasks that were told to stop; what does not end by itself is ended, so that the Lease is let go of in time.
+pub(super) async fn end(mut tasks: JoinSet<()>) {
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(END_TIMEOUT, ended).await.is_err() {
+        tracing::warn!(left = tasks.len(), "some tasks did not stop in time");
+        tasks.shutdown().await;
+    }
 }
 
 /// The definitions first: a watch of a kind that is not there yet only fails.

@@ -20,8 +20,8 @@ use elastic_node::Timing;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use election::Candidate;
 pub use election::ElectionTiming;
@@ -111,7 +111,7 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         timing: config.timing,
         metadata_endpoint: config.metadata_endpoint,
     };
-    let serving = TaskTracker::new();
+    let mut serving = JoinSet::new();
     let shutdown = shutdown.child_token();
     if let Some(listener) = health {
         serving.spawn(health::serve(listener, status.clone(), shutdown.clone()));
@@ -130,6 +130,5 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         })
         .await;
     shutdown.cancel();
-    serving.close();
-    serving.wait().await;
+    lead::end(serving).await;
 }

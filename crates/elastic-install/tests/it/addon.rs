@@ -144,6 +144,26 @@ async fn an_upgrade_takes_over_what_people_edited_in_the_deployment() {
     assert_eq!(found.missing, Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moving_into_the_cluster_replaces_the_webhooks_url_by_the_service() {
+    let scene = Scene::start().await;
+    elastic_controllers::register_admission(
+        &scene.client,
+        &elastic_controllers::WebhookAddress::Url("https://10.0.0.5:9443".to_owned()),
+        "PEM",
+        &elastic_core::eci_profile::EciProfile::default(),
+    )
+    .await
+    .unwrap();
+    install(&scene.client, &options(), false).await;
+    let hooks: Api<MutatingWebhookConfiguration> = Api::all(scene.client.clone());
+    let webhooks = hooks.get("vk-webhook").await.unwrap().webhooks.unwrap();
+    for webhook in webhooks {
+        assert_eq!(webhook.client_config.url, None);
+        assert_eq!(webhook.client_config.service.unwrap().name, "vk-webhook");
+    }
+}
+
 /// The controller's own account, with the rights that were installed and no others.
 fn controller(scene: &Scene) -> Client {
     scene.server.server.client_as(
