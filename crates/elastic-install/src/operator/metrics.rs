@@ -122,27 +122,23 @@ impl Metrics {
         let mut text = String::new();
         let groups = counts.pods.values().filter(|pod| pod.has_group).count();
         let per_hour: f64 = counts.pods.values().map(|pod| pod.per_hour).sum();
-        head(
-            &mut text,
-            "springtide_leader",
-            "gauge",
-            "Whether this replica leads.",
+        let mut one = |name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
+            head(&mut text, name, kind, help);
+            line(&mut text, name, "", value);
+        };
+        let leads = "Whether this replica leads.";
+        one("springtide_leader", "gauge", leads, &u8::from(leading));
+        let has_group = "Pods that have a container group.";
+        one("springtide_container_groups", "gauge", has_group, &groups);
+        let price = "List price of all container groups, CNY an hour.";
+        one("springtide_cost_per_hour", "gauge", price, &per_hour);
+        let throttled = "Calls that the cloud refused as too many.";
+        one(
+            "springtide_cloud_throttled_total",
+            "counter",
+            throttled,
+            &counts.throttled,
         );
-        line(&mut text, "springtide_leader", "", u8::from(leading));
-        head(
-            &mut text,
-            "springtide_container_groups",
-            "gauge",
-            "Pods that have a container group.",
-        );
-        line(&mut text, "springtide_container_groups", "", groups);
-        head(
-            &mut text,
-            "springtide_cost_per_hour",
-            "gauge",
-            "List price of all container groups, CNY an hour.",
-        );
-        line(&mut text, "springtide_cost_per_hour", "", per_hour);
         head(
             &mut text,
             "springtide_cloud_calls_total",
@@ -153,18 +149,6 @@ impl Metrics {
             let labels = format!("action={action:?},code={code:?}");
             line(&mut text, "springtide_cloud_calls_total", &labels, count);
         }
-        head(
-            &mut text,
-            "springtide_cloud_throttled_total",
-            "counter",
-            "Calls that the cloud refused as too many.",
-        );
-        line(
-            &mut text,
-            "springtide_cloud_throttled_total",
-            "",
-            counts.throttled,
-        );
         head(
             &mut text,
             "springtide_create_seconds",
