@@ -1,4 +1,4 @@
-//! The expression language of `x-kubernetes-validations`: parsing and evaluation over JSON, bounded in depth and steps.
+//! The expression language of `x-kubernetes-validations` and of webhooks' conditions: parsing and evaluation over JSON, bounded in depth and steps.
 //!
 //! Comparisons and arithmetic take integers and floating point numbers together, because no types are checked beforehand.
 //! It refuses static type checks and cost estimates: an expression that is wrong says so when it is evaluated.
@@ -9,7 +9,7 @@ mod lexer;
 mod parser;
 mod value;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(crate) use value::CelValue;
 
@@ -35,6 +35,8 @@ pub(crate) struct Variables<'v> {
     pub(crate) old: Option<&'v Value>,
     /// `oldSelf` is wrapped, and may be absent.
     pub(crate) optional_old: bool,
+    /// Further names, such as `object` and `request` in conditions of webhooks.
+    pub(crate) named: Option<&'v Map<String, Value>>,
 }
 
 impl Program {
@@ -74,6 +76,7 @@ mod tests {
             this: &this,
             old: None,
             optional_old: false,
+            named: None,
         };
         match program.run(variables)? {
             CelValue::Bool(flag) => Ok(flag),

@@ -5,6 +5,7 @@
 
 pub mod catalog;
 mod cel;
+pub mod conditions;
 pub mod decode;
 pub mod field_error;
 pub mod managed_fields;

@@ -109,6 +109,9 @@ async fn ask(
     }
     let uid = uuid::Uuid::new_v4().to_string();
     let review = review(attributes, &uid, object, old);
+    if !concerns(hook, &review)? {
+        return Ok(None);
+    }
     match call::send(&attributes.call.core, hook, &review, &uid).await {
         Ok(response) => {
             for warning in response["warnings"].as_array().into_iter().flatten() {
@@ -127,6 +130,37 @@ async fn ask(
             "failed calling webhook {:?}: failed to call webhook: {error}",
             hook.name
         ))),
+    }
+}
+
+/// Whether the webhook's conditions hold; one that cannot be evaluated counts as the webhook's failure.
+fn concerns(hook: &Hook, review: &Value) -> ApiResult<bool> {
+    if hook.conditions.is_empty() {
+        return Ok(true);
+    }
+    let request = &review["request"];
+    let variables = [
+        ("object", &request["object"]),
+        ("oldObject", &request["oldObject"]),
+        ("request", request),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.clone()));
+    let expressions = hook.conditions.iter().map(String::as_str);
+    match local_schema::conditions::all_hold(expressions, &variables.into_iter().collect()) {
+        Ok(holds) => Ok(holds),
+        Err(error) if hook.ignores_failure => {
+            tracing::warn!(webhook = %hook.name, error, "a webhook's condition failed and is ignored");
+            Ok(false)
+        }
+        Err(error) => Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "Forbidden",
+            format!(
+                "admission webhook {:?}: match condition: {error}",
+                hook.name
+            ),
+            None,
+        )),
     }
 }
 

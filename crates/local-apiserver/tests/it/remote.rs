@@ -151,6 +151,54 @@ async fn a_mutating_webhook_changes_and_refuses() {
 }
 
 #[tokio::test]
+async fn a_webhook_is_asked_only_when_its_conditions_hold_and_a_broken_one_refuses() {
+    let server = TestServer::start().await;
+    let port = serve(&server, judge).await;
+    let client = server.client();
+    let hooks = api(
+        &client,
+        "admissionregistration.k8s.io/v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        None,
+    );
+    let mut hook = webhook(&server, port);
+    let condition = |expression: &str| json!([{"name": "one", "expression": expression}]);
+    hook["webhooks"][0]["matchConditions"] =
+        condition("has(object.metadata.annotations) && 'ask' in object.metadata.annotations");
+    create(&hooks, hook).await;
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    let map = |name: &str, annotations: Value| {
+        let map =
+            json!({"metadata": {"name": name, "annotations": annotations}, "data": {"a": "1"}});
+        serde_json::from_value::<ConfigMap>(map).unwrap()
+    };
+    let made = async |name: &str, annotations: Value| {
+        let made = maps
+            .create(&PostParams::default(), &map(name, annotations))
+            .await;
+        made.map(|made| made.data.unwrap().contains_key("seen"))
+    };
+    assert!(!made("unasked", json!(null)).await.unwrap());
+    assert!(made("asked", json!({"ask": "1"})).await.unwrap());
+
+    let broken = json!({"webhooks": [{"name": "judge.example.com", "matchConditions": condition("object.nope == 1")}]});
+    let how = kube::api::PatchParams::default();
+    let patch = kube::api::Patch::Strategic(broken);
+    hooks.patch("judge", &how, &patch).await.unwrap();
+    match made("refused", json!(null)).await {
+        Err(kube::Error::Api(status)) => {
+            assert!(
+                status.message.contains("match condition"),
+                "{}",
+                status.message
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn an_unreachable_webhook_fails_the_write_and_names_itself() {
     let server = TestServer::start().await;
     let client = server.client();

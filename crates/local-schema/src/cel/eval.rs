@@ -120,6 +120,10 @@ impl<'v> Evaluator<'v> {
         if let Some((_, value)) = self.scope.iter().rev().find(|(one, _)| *one == name) {
             return Ok(value.clone());
         }
+        let named = self.variables.named.and_then(|named| named.get(name));
+        if let Some(value) = named {
+            return Ok(CelValue::of(value));
+        }
         match name {
             "self" => Ok(CelValue::of(self.variables.this)),
             "oldSelf" => match (self.variables.old, self.variables.optional_old) {

@@ -108,6 +108,7 @@ impl Rule {
             this: value,
             old,
             optional_old: self.optional_old,
+            named: None,
         };
         let detail = match &self.program {
             Err(reason) => format!("rule compile error: {reason}"),

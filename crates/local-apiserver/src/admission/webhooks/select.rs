@@ -16,6 +16,8 @@ pub struct Hook {
     pub ignores_failure: bool,
     /// `None`, `NoneOnDryRun` …
     pub side_effects: String,
+    /// `matchConditions[].expression`.
+    pub conditions: Vec<String>,
 }
 
 /// Webhooks of all configurations, in the order of their names, that want to be asked.
@@ -40,11 +42,18 @@ pub fn matching(
                     timeout_seconds: hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30),
                     ignores_failure: hook["failurePolicy"] == "Ignore",
                     side_effects: hook["sideEffects"].as_str().unwrap_or_default().to_string(),
+                    conditions: conditions(hook),
                 });
             }
         }
     }
     hooks
+}
+
+fn conditions(hook: &Value) -> Vec<String> {
+    let conditions = hook["matchConditions"].as_array().into_iter().flatten();
+    let expressions = conditions.filter_map(|condition| condition["expression"].as_str());
+    expressions.map(str::to_owned).collect()
 }
 
 fn wants(
