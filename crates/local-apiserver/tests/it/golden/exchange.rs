@@ -36,11 +36,17 @@ pub struct Exchange {
     pub response: Value,
 }
 
+/// A compressed file, whole.
+pub fn text_of(path: &Path) -> String {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).unwrap();
+    GzDecoder::new(file).read_to_string(&mut text).unwrap();
+    text
+}
+
 impl Scenario {
     pub fn read(path: &Path) -> Self {
-        let mut text = String::new();
-        let file = std::fs::File::open(path).unwrap();
-        GzDecoder::new(file).read_to_string(&mut text).unwrap();
+        let text = text_of(path);
         let mut lines = text
             .lines()
             .map(|line| (line, serde_json::from_str::<Value>(line).unwrap()));

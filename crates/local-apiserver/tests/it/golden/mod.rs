@@ -4,10 +4,12 @@
 //! `GOLDEN_WRITE_FLOOR=1` raises the committed floor to what was reached.
 
 mod exchange;
+mod kubectl;
 mod mask;
 mod replay;
 
 use exchange::Scenario;
+use replay::Outcome;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,9 @@ const NOT_SERVED: &[&str] = &[
     "cel",
 ];
 
+/// Commands instead of exchanges; see [`kubectl`].
+const KUBECTL: &str = "kubectl";
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
@@ -36,7 +41,7 @@ fn scenarios() -> Vec<Scenario> {
     let mut files: Vec<PathBuf> = Vec::new();
     for area in std::fs::read_dir(folder()).unwrap() {
         let area = area.unwrap().path();
-        if area.is_dir() {
+        if area.is_dir() && !area.ends_with(KUBECTL) {
             files.extend(
                 std::fs::read_dir(area)
                     .unwrap()
@@ -57,39 +62,40 @@ struct Score {
     concerned: usize,
 }
 
+impl Score {
+    fn add(&mut self, area: &str, name: &str, outcomes: &[Outcome], in_detail: bool) {
+        let unequal = outcomes.iter().filter(|one| one.difference.is_some());
+        let equal = outcomes.len() - unequal.clone().count();
+        self.equal += equal;
+        self.concerned += outcomes.len();
+        println!("{equal:>4}/{:<4} {area}/{name}", outcomes.len());
+        for outcome in unequal.filter(|_| in_detail) {
+            let difference = outcome.difference.as_deref().unwrap_or_default();
+            println!("  #{} {}\n    {difference}", outcome.number, outcome.title);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_exchanges_are_answered_as_upstream_answered_them() {
     let wanted = std::env::var("GOLDEN").unwrap_or_default();
     let mut areas: BTreeMap<String, Score> = BTreeMap::new();
     for scenario in scenarios() {
-        if !wanted.is_empty() && !scenario.name.contains(&wanted) && scenario.area != wanted {
-            continue;
+        if wanted.is_empty() || scenario.name.contains(&wanted) || scenario.area == wanted {
+            let outcomes = replay::replay(&scenario).await;
+            let score = areas.entry(scenario.area.clone()).or_default();
+            score.add(
+                &scenario.area,
+                &scenario.name,
+                &outcomes,
+                !wanted.is_empty(),
+            );
         }
-        let outcomes = replay::replay(&scenario).await;
-        let score = areas.entry(scenario.area.clone()).or_default();
-        let equal = outcomes
-            .iter()
-            .filter(|one| one.difference.is_none())
-            .count();
-        score.equal += equal;
-        score.concerned += outcomes.len();
-        println!(
-            "{:>4}/{:<4} {}/{}",
-            equal,
-            outcomes.len(),
-            scenario.area,
-            scenario.name
-        );
-        if !wanted.is_empty() {
-            for outcome in outcomes.iter().filter(|one| one.difference.is_some()) {
-                println!(
-                    "  #{} {}\n    {}",
-                    outcome.number,
-                    outcome.title,
-                    outcome.difference.as_deref().unwrap_or_default()
-                );
-            }
-        }
+    }
+    if wanted.is_empty() || wanted == KUBECTL {
+        let outcomes = kubectl::replay(&folder().join(KUBECTL)).await;
+        let score = areas.entry(KUBECTL.to_string()).or_default();
+        score.add(KUBECTL, "commands", &outcomes, !wanted.is_empty());
     }
     let (equal, concerned) = areas.values().fold((0, 0), |sum, one| {
         (sum.0 + one.equal, sum.1 + one.concerned)

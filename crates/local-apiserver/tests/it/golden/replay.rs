@@ -35,7 +35,7 @@ struct Running {
     ends: Instant,
 }
 
-struct Replay {
+pub struct Replay {
     server: TestServer,
     translation: Translation,
     running: Vec<Running>,
@@ -55,12 +55,7 @@ const HEADERS: &[&str] = &[
 const LONGEST_WATCH: u64 = 5;
 
 pub async fn replay(scenario: &Scenario) -> Vec<Outcome> {
-    let mut replay = Replay {
-        server: TestServer::start().await,
-        translation: Translation::default(),
-        running: Vec::new(),
-        outcomes: Vec::new(),
-    };
+    let mut replay = Replay::start().await;
     replay.prepare(scenario).await;
     let reset = scenario.area == "patch"
         && (scenario.name.starts_with("strategic-") || scenario.name == "json-patch");
@@ -80,7 +75,18 @@ pub async fn replay(scenario: &Scenario) -> Vec<Outcome> {
 }
 
 impl Replay {
-    async fn prepare(&self, scenario: &Scenario) {
+    /// With a server of its own.
+    pub async fn start() -> Self {
+        Self {
+            server: TestServer::start().await,
+            translation: Translation::default(),
+            running: Vec::new(),
+            outcomes: Vec::new(),
+        }
+    }
+
+    /// The nodes of the recording, without anything that runs on them.
+    pub async fn make_nodes(&self) {
         for (name, zone) in [
             ("node-a", "zone-1"),
             ("node-b", "zone-2"),
@@ -89,6 +95,10 @@ impl Replay {
             let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}});
             self.raw("POST", "/api/v1/nodes", &[], &node).await;
         }
+    }
+
+    async fn prepare(&self, scenario: &Scenario) {
+        self.make_nodes().await;
         for namespace in [scenario.namespace.as_str(), "shop"] {
             if namespace.is_empty() {
                 continue;
@@ -135,7 +145,8 @@ impl Replay {
         read(response).await
     }
 
-    async fn send(
+    /// As the recording's user of that name.
+    pub async fn send(
         &self,
         method: &str,
         path: &str,
