@@ -30,8 +30,8 @@ use crate::cluster::kubeconfig;
 use crate::demo::bench::{Measured, millis, print_table};
 use crate::printer::Step;
 
-const ZONE: &str = "cn-hangzhou-k";
-const NODE: &str = "virtual-kubelet-cn-hangzhou-k";
+const ZONE: &str = "cn-hangzhou-h";
+const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
 const NAMESPACE: &str = "default";
 /// Pods that come all at once.
 const BURST: usize = 1_000;
