@@ -111,10 +111,7 @@ pub(crate) async fn copy(
 }
 
 fn find<'a>(state: &'a State, id: &str) -> Result<&'a DataCacheRecord, Refusal> {
-    state.resources.data_caches.get(id).ok_or_else(|| {
-        let message = format!("The data cache {id} does not exist.");
-        Refusal::new(404, "InvalidParameter.NotFound", message)
-    })
+    table::find(state, "data cache", id)
 }
 
 pub(crate) async fn update(
@@ -144,11 +141,7 @@ pub(crate) async fn update(
             own.tag = request.tag;
         }
         if next.request == cache.request {
-            return Err(Refusal::new(
-                400,
-                "NoNeedUpdate",
-                "The update changes nothing.",
-            ));
+            return Err(Refusal::no_need_update());
         }
         next.changed_at = Some(now);
         state.put(&id, next);

@@ -121,11 +121,7 @@ pub(crate) async fn update(
         let mut next = cache.clone();
         apply_update(&mut next.request, request);
         if next.request == cache.request {
-            return Err(Refusal::new(
-                400,
-                "NoNeedUpdate",
-                "The update changes nothing.",
-            ));
+            return Err(Refusal::no_need_update());
         }
         next.changed_at = Some(now);
         state.put(&id, next);
@@ -158,10 +154,7 @@ fn apply_update(own: &mut CreateImageCacheRequest, update: UpdateImageCacheReque
 }
 
 fn find<'a>(state: &'a State, id: &str) -> Result<&'a ImageCacheRecord, Refusal> {
-    state.resources.image_caches.get(id).ok_or_else(|| {
-        let message = format!("The image cache {id} does not exist.");
-        Refusal::new(404, "InvalidParameter.NotFound", message)
-    })
+    table::find(state, "image cache", id)
 }
 
 pub(crate) async fn delete(

@@ -163,11 +163,7 @@ pub(crate) async fn update(
             &next.init_container,
         )?;
         if next == *group.request {
-            return Err(Refusal::new(
-                400,
-                "NoNeedUpdate",
-                "The update changes nothing.",
-            ));
+            return Err(Refusal::no_need_update());
         }
         group.renewing = concerned(&group.request, &next);
         group.containers = carried_over(&group.containers, &next.container);

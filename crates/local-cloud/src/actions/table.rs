@@ -66,6 +66,18 @@ pub(super) fn page<T: Resource>(
     Ok(page)
 }
 
+/// The row of that id; `kind` names it in the refusal.
+pub(super) fn find<'s, T: Resource>(
+    state: &'s State,
+    kind: &str,
+    id: &str,
+) -> Result<&'s T, Refusal> {
+    T::table(&state.resources).get(id).ok_or_else(|| {
+        let message = format!("The {kind} {id} does not exist.");
+        Refusal::new(404, "InvalidParameter.NotFound", message)
+    })
+}
+
 /// Whether a row carries all of these tags.
 pub(super) fn is_tagged<T: Tagged>(row: &T, wanted: &[Tag]) -> bool {
     Tags(wanted).are_on(row.tags())

@@ -78,10 +78,7 @@ pub(crate) async fn create(
 }
 
 fn find<'a>(state: &'a State, id: &str) -> Result<&'a VirtualNodeRecord, Refusal> {
-    state.resources.virtual_nodes.get(id).ok_or_else(|| {
-        let message = format!("The virtual node {id} does not exist.");
-        Refusal::new(404, "InvalidParameter.NotFound", message)
-    })
+    table::find(state, "virtual node", id)
 }
 
 pub(crate) async fn update(

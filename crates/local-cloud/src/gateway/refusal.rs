@@ -80,6 +80,11 @@ impl Refusal {
         )
     }
 
+    /// What an update asks for is so already.
+    pub(crate) fn no_need_update() -> Self {
+        Self::new(400, "NoNeedUpdate", "The update changes nothing.")
+    }
+
     /// The group is in a status in which this cannot be done.
     pub(crate) fn wrong_status(id: &str, status: &str, wanted: &str) -> Self {
         let message = format!("The container group {id} is {status}; this needs {wanted}.");
