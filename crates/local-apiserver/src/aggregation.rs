@@ -309,7 +309,7 @@ async fn report(
 /// Whether a group version that is not served here is served by an aggregated server.
 pub fn is_remote(core: &Core, group: &str, version: &str) -> bool {
     !group.is_empty()
-        && !core.catalogs.now().has_group_version(group, version)
+        && !core.catalog().has_group_version(group, version)
         && remote(core, group, version).is_some()
 }
 

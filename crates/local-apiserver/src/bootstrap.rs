@@ -113,7 +113,7 @@ fn exists(core: &Core, collection: &str, name: &str) -> bool {
     let crate::http::path::Route::Resource(path) = crate::http::path::parse(collection) else {
         return false;
     };
-    let catalog = core.catalogs.now();
+    let catalog = core.catalog();
     let resource = catalog.resource(&path.group, &path.plural);
     resource.is_some_and(|resource| {
         core.store

@@ -11,7 +11,7 @@ use crate::http::client::{Dialer, Tunnels};
 use crate::http::pool::Pool;
 use crate::http::tls::{self, TlsError, Trust};
 use crate::openapi::Documents;
-use crate::registry::{Catalogs, Served};
+use crate::registry::{Catalog, Catalogs};
 use crate::store::Store;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -48,11 +48,9 @@ pub struct Core {
 }
 
 impl Core {
-    /// Called after every committed write, before it is answered.
-    pub fn after_write(&self, served: &Served, _object: &Value, _deleted: bool) {
-        if served.storage_id.as_ref() == controller::DEFINITIONS {
-            controller::refresh(self);
-        }
+    /// What is served right now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalogs.now(|| controller::resources(&self.store))
     }
 
     /// TLS towards kubelets: our client certificate, their certificates from our authority.

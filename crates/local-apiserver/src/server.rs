@@ -141,8 +141,8 @@ impl ApiServer {
             .collect();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let core = Arc::new(Core {
+            catalogs: Catalogs::new(built_in, store.changes(crd::controller::DEFINITIONS)),
             store,
-            catalogs: Catalogs::new(built_in),
             pki,
             tokens,
             static_tokens,
@@ -158,7 +158,6 @@ impl ApiServer {
             remotes: Default::default(),
             allocator: Arc::new(Allocator::new(config.service_cidr.0, config.service_cidr.1)),
         });
-        crd::controller::refresh(&core);
         bootstrap::run(&core, config.service_cidr.0).await?;
         tasks.spawn(crd::controller::run(core.clone(), stop.clone()));
         tasks.spawn(aggregation::run(core.clone(), stop.clone()));

@@ -7,6 +7,8 @@ use crate::http::body;
 use crate::http::dispatch;
 use crate::registry::context::time_text;
 use crate::registry::metadata;
+use crate::registry::resource::Resource;
+use crate::store::Store;
 use http::{Method, Request, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -41,15 +43,13 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
     }
 }
 
-/// Rebuilds what custom resources the catalog serves.
-pub fn refresh(core: &Core) {
-    let definitions = core.store.list(DEFINITIONS, "");
-    let resources = definitions
-        .objects
+/// The resources that the stored definitions make.
+pub fn resources(store: &Store) -> Vec<Arc<Resource>> {
+    let definitions = store.list(DEFINITIONS, "").objects;
+    definitions
         .iter()
         .filter_map(|(_, definition)| build::resource(&definition.tree).map(Arc::new))
-        .collect();
-    core.catalogs.set_custom(resources);
+        .collect()
 }
 
 /// True when something has to be looked at again soon.

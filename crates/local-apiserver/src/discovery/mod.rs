@@ -28,7 +28,7 @@ pub fn page(
         return Err(ApiError::method_not_allowed());
     }
     let header = header_text(&parts.headers, &header::ACCEPT);
-    let catalog = core.catalogs.now();
+    let catalog = core.catalog();
     match route {
         Route::CoreVersions | Route::Groups => {
             let whole = *route == Route::Groups;
@@ -138,7 +138,7 @@ pub fn openapi(
     rest: &str,
 ) -> ApiResult<Response<ResponseBody>> {
     let rest = rest.trim_matches('/');
-    let catalog = core.catalogs.now();
+    let catalog = core.catalog();
     if rest.is_empty() {
         let paths: serde_json::Map<String, Value> = core
             .documents

@@ -26,7 +26,7 @@ pub fn document(core: &Core, parts: &request::Parts) -> ApiResult<Response<Respo
     let Some(content_type) = content_type(header_text(&parts.headers, &header::ACCEPT)) else {
         return Ok(finished(bare(406), None));
     };
-    let custom = core.documents.custom(&core.catalogs.now());
+    let custom = core.documents.custom(&core.catalog());
     let tag = tag(&custom);
     if header_text(&parts.headers, &header::IF_NONE_MATCH) == tag {
         return Ok(finished(bare(304), Some(&tag)));

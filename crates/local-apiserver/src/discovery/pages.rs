@@ -97,7 +97,7 @@ pub fn version() -> Value {
 }
 
 fn root(core: &Core) -> Value {
-    let catalog = core.catalogs.now();
+    let catalog = core.catalog();
     let mut paths: Vec<String> = [
         "/.well-known/openid-configuration",
         "/api",

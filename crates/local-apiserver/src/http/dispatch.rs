@@ -94,7 +94,7 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Option<&'static 
 }
 
 fn find(core: &Core, path: &ResourcePath) -> ApiResult<Served> {
-    let catalog = core.catalogs.now();
+    let catalog = core.catalog();
     let served = catalog
         .served(&path.group, &path.version, &path.plural)
         .ok_or_else(ApiError::no_resource)?;
@@ -127,7 +127,7 @@ async fn resource(
             aggregation::forward(&core, &user, &path.group, &path.version, parts, body).await,
         );
     }
-    let catalog = core.catalogs.now();
+    let catalog = core.catalog();
     let custom_group = catalog
         .resources
         .iter()

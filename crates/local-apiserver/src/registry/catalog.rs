@@ -3,6 +3,7 @@
 use super::resource::{Resource, Served};
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
+use tokio::sync::watch;
 
 /// An immutable picture of everything served.
 pub struct Catalog {
@@ -11,10 +12,12 @@ pub struct Catalog {
     by_place: HashMap<(String, String), usize>,
     /// Grows with every change; discovery documents are cached by it.
     pub generation: u64,
+    /// The revision of the definitions it was made of; none before they were read.
+    definitions: Option<u64>,
 }
 
 impl Catalog {
-    fn new(resources: Vec<Arc<Resource>>, generation: u64) -> Self {
+    fn new(resources: Vec<Arc<Resource>>, generation: u64, definitions: Option<u64>) -> Self {
         let by_place = resources
             .iter()
             .enumerate()
@@ -24,6 +27,7 @@ impl Catalog {
             resources,
             by_place,
             generation,
+            definitions,
         }
     }
 
@@ -85,37 +89,73 @@ impl Catalog {
 }
 
 /// The current catalog; readers take a picture and keep it for their request.
+///
+/// Whoever has seen a definition established finds its resource served: a picture is compared with the store's revision of the definitions
+/// before it is given out, because a watcher can be faster than any task that was told of the write.
 pub struct Catalogs {
     built_in: Vec<Arc<Resource>>,
+    definitions: watch::Receiver<u64>,
     current: RwLock<Arc<Catalog>>,
 }
 
 impl Catalogs {
-    /// With the built-in kinds only.
-    pub fn new(built_in: Vec<Arc<Resource>>) -> Self {
-        let first = Catalog::new(built_in.clone(), 1);
+    /// With the built-in kinds; `definitions` tells the newest revision of the stored definitions.
+    pub fn new(built_in: Vec<Arc<Resource>>, definitions: watch::Receiver<u64>) -> Self {
+        let first = Catalog::new(built_in.clone(), 1, None);
         Self {
             built_in,
+            definitions,
             current: RwLock::new(Arc::new(first)),
         }
     }
 
-    /// The picture of now.
-    pub fn now(&self) -> Arc<Catalog> {
-        self.current
-            .read()
-            .unwrap_or_else(|poison| poison.into_inner())
-            .clone()
-    }
-
-    /// Replaces all custom resources.
-    pub fn set_custom(&self, custom: Vec<Arc<Resource>>) {
+    /// The picture of now; `custom` reads the resources of all stored definitions, and is asked only after one has changed.
+    pub fn now(&self, custom: impl FnOnce() -> Vec<Arc<Resource>>) -> Arc<Catalog> {
+        let newest = Some(*self.definitions.borrow());
+        {
+            let current = self.read();
+            if current.definitions >= newest {
+                return current.clone();
+            }
+        }
         let mut current = self
             .current
             .write()
             .unwrap_or_else(|poison| poison.into_inner());
-        let mut resources = self.built_in.clone();
-        resources.extend(custom);
-        *current = Arc::new(Catalog::new(resources, current.generation + 1));
+        if current.definitions < newest {
+            let mut resources = self.built_in.clone();
+            resources.extend(custom());
+            *current = Arc::new(Catalog::new(resources, current.generation + 1, newest));
+        }
+        current.clone()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Arc<Catalog>> {
+        self.current
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_reads_after_a_definition_was_stored_gets_a_picture_made_after_it() {
+        let (stored, definitions) = watch::channel(0);
+        let catalogs = Catalogs::new(Vec::new(), definitions);
+        let first = catalogs.now(Vec::new);
+        assert_eq!(
+            catalogs.now(|| unreachable!("nothing changed")).generation,
+            first.generation
+        );
+        stored.send_replace(7);
+        let second = catalogs.now(Vec::new);
+        assert_eq!(second.generation, first.generation + 1);
+        assert_eq!(
+            catalogs.now(|| unreachable!("nothing changed")).generation,
+            second.generation
+        );
     }
 }

@@ -128,7 +128,6 @@ async fn insert(call: &Call, name: &str, object: Value) -> ApiResult<Arc<StoredO
             WriteError::Exists | WriteError::Conflict => exists(call, name),
             WriteError::Unavailable(why) => ApiError::unavailable(why),
         })?;
-    call.core.after_write(served, &stored.tree, false);
     Ok(stored)
 }
 

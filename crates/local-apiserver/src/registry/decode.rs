@@ -185,7 +185,7 @@ fn type_meta(version: &str, kind: &str, expected: &Expected<'_>, call: &Call) ->
         version
     };
     let found_kind = if kind.is_empty() { wanted } else { kind };
-    let catalog = call.core.catalogs.now();
+    let catalog = call.core.catalog();
     let why = if catalog.by_kind(found_version, found_kind).is_some()
         && found_version != expected.api_version
         || catalog.by_kind(found_version, found_kind).is_some()

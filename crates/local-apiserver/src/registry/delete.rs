@@ -114,10 +114,7 @@ async fn delete_once(
         change,
     };
     match call.core.store.write(write).await {
-        Ok(stored) => {
-            call.core.after_write(&call.served, &stored.tree, remove);
-            Ok(Some(answer(call, &stored.tree, remove && !graceful)))
-        }
+        Ok(stored) => Ok(Some(answer(call, &stored.tree, remove && !graceful))),
         Err(WriteError::Unavailable(why)) => Err(ApiError::unavailable(why)),
         Err(_) => Ok(None),
     }

@@ -157,10 +157,7 @@ async fn attempt(
         change: Change::Put(Prepared::new(new)),
     };
     match call.core.store.write(write).await {
-        Ok(stored) => {
-            call.core.after_write(served, &stored.tree, false);
-            Ok(Reply::stored(stored))
-        }
+        Ok(stored) => Ok(Reply::stored(stored)),
         Err(WriteError::Unavailable(why)) => Err(ApiError::unavailable(why).into()),
         Err(_) => Err(Failure::Raced),
     }
@@ -176,8 +173,7 @@ async fn remove(call: &Call, old: &Arc<StoredObject>, new: Value) -> Result<Repl
         change: Change::Delete(Prepared::new(new)),
     };
     match call.core.store.write(write).await {
-        Ok(stored) => {
-            call.core.after_write(&call.served, &stored.tree, true);
+        Ok(_) => {
             call.served.to_served(&mut shown);
             Ok(Reply::tree(shown))
         }
