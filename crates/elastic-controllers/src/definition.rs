@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use elastic_core::elastic_workload::custom_resource_definition;
+use elastic_core::definitions::definitions;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
@@ -29,34 +29,57 @@ pub enum DefinitionError {
     NotEstablished(String),
 }
 
-/// Creates or updates the definitions of all kinds of this crate. Calling it again changes nothing.
+/// Creates or updates the definitions of all our kinds and waits until they are served. Calling it again changes nothing.
 pub async fn install_definitions(client: &Client) -> Result<(), DefinitionError> {
-    let wanted = custom_resource_definition();
-    let name = wanted.name_any();
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let failed = |source| DefinitionError::Api {
-        name: name.clone(),
-        source: Box::new(source),
-    };
+    let wanted = definitions();
+    for definition in &wanted {
+        install(&api, definition).await?;
+    }
+    for definition in &wanted {
+        wait_established(&api, &definition.name_any()).await?;
+    }
+    Ok(())
+}
+
+async fn install(
+    api: &Api<CustomResourceDefinition>,
+    wanted: &CustomResourceDefinition,
+) -> Result<(), DefinitionError> {
+    let name = wanted.name_any();
     for attempt in 1.. {
-        match put(&api, &name, &wanted).await {
+        match put(api, &name, wanted).await {
             Ok(()) => break,
             // Somebody else wrote in between; look again.
             Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(refused(&name, error)),
         }
     }
+    Ok(())
+}
+
+async fn wait_established(
+    api: &Api<CustomResourceDefinition>,
+    name: &str,
+) -> Result<(), DefinitionError> {
     let established = async {
         loop {
-            if is_established(&api.get(&name).await?) {
+            if is_established(&api.get(name).await?) {
                 return Ok(());
             }
             tokio::time::sleep(ESTABLISH_POLL).await;
         }
     };
     match tokio::time::timeout(ESTABLISH_TIMEOUT, established).await {
-        Ok(result) => result.map_err(failed),
-        Err(_) => Err(DefinitionError::NotEstablished(name)),
+        Ok(result) => result.map_err(|error| refused(name, error)),
+        Err(_) => Err(DefinitionError::NotEstablished(name.to_owned())),
+    }
+}
+
+fn refused(name: &str, source: kube::Error) -> DefinitionError {
+    DefinitionError::Api {
+        name: name.to_owned(),
+        source: Box::new(source),
     }
 }
 

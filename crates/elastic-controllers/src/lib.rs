@@ -8,6 +8,7 @@ mod burst;
 mod definition;
 pub mod elastic_workload;
 mod routing;
+mod run;
 
 pub use admission::{
     AdmissionConfig, AdmissionIdentity, IdentityFiles, WebhookAddress, register_admission,
@@ -17,3 +18,4 @@ pub use burst::run_burst;
 pub use definition::{DefinitionError, install_definitions};
 pub use elastic_workload::{ElasticWorkloadConfig, run_elastic_workload};
 pub use routing::{RoutingView, follow_routing};
+pub use run::{ControllersConfig, run_controllers};

@@ -3,6 +3,7 @@
 //! What is here can be called by a running controller, by a dry run and by the cost planner alike, with the same answer.
 //! The crate refuses IO, clocks, randomness and Kubernetes clients: time and state come in as arguments.
 
+pub mod definitions;
 pub mod eci_annotations;
 pub mod eci_profile;
 pub mod elastic_workload;

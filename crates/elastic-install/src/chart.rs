@@ -15,11 +15,12 @@ pub fn files() -> Result<BTreeMap<String, String>, serde_yaml::Error> {
     let mut files = BTreeMap::from([
         ("Chart.yaml".to_owned(), chart()?),
         ("values.yaml".to_owned(), values()?),
-        (
-            "crds/elasticworkload.yaml".to_owned(),
-            serde_yaml::to_string(&definitions[0])?,
-        ),
     ]);
+    for definition in &definitions {
+        let kind = definition["spec"]["names"]["singular"].as_str();
+        let path = format!("crds/{}.yaml", kind.unwrap_or_default());
+        files.insert(path, serde_yaml::to_string(definition)?);
+    }
     for mut object in objects {
         if manifests::is_users(&object) {
             // What users wrote outlives the release.

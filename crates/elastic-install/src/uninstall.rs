@@ -9,11 +9,13 @@ use std::time::Duration;
 use cloud_api::model::describe::{DescribeContainerGroupsRequest, Tag};
 use cloud_api::model::manage::DeleteContainerGroupRequest;
 use cloud_api::{EciClient, EciError};
-use elastic_core::ElasticWorkload;
+use elastic_core::definitions::definitions;
 use elastic_core::names::tags;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -33,7 +35,7 @@ const NAMES_SHOWN: usize = 10;
 pub struct Abandon {
     /// Container groups in the cloud; they go on being billed.
     pub groups: bool,
-    /// ElasticWorkloads, and with them their definition.
+    /// ElasticWorkloads and the other objects of our own kinds, and with them all definitions.
     pub elastic_workloads: bool,
 }
 
@@ -53,9 +55,9 @@ pub struct UninstallOptions {
 pub enum UninstallError {
     /// Objects of users would go with their definition.
     #[error(
-        "these ElasticWorkloads would be deleted with their definition: {0}; delete them, or keep them with `--abandon elastic-workloads`"
+        "these objects would be deleted with their definitions: {0}; delete them, or keep them with `--abandon elastic-workloads`"
     )]
-    ElasticWorkloads(String),
+    Objects(String),
     /// Without the cloud nothing can be verified.
     #[error(
         "the cloud cannot be asked for this cluster's container groups; give its credentials, or leave groups behind (and billed) with `--abandon groups`"
@@ -137,12 +139,12 @@ pub async fn uninstall(
         (Some(eci), false) => Some(eci),
         (None, false) => return Err(UninstallError::NoCloud),
     };
-    let keep_definition = check_workloads(client, options.abandon).await?;
+    let keep_definitions = check_objects(client, options.abandon).await?;
     let removal = Removal {
         client,
         options,
         all: objects(&Options::default()),
-        keep_definition,
+        keep_definitions,
     };
     removal.close(tell).await?;
     if eci.is_some() {
@@ -158,23 +160,43 @@ pub async fn uninstall(
     removal.remove_objects(tell).await
 }
 
-/// Whether the definition stays, because workloads do.
-async fn check_workloads(client: &Client, abandon: Abandon) -> Result<bool, UninstallError> {
-    let workloads: Api<ElasticWorkload> = Api::all(client.clone());
-    let found = match workloads.list(&ListParams::default()).await {
-        Ok(found) => found.items,
-        // No definition, no workloads.
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
-        Err(error) => return Err(api("list ElasticWorkloads")(error)),
-    };
+/// Whether the definitions stay, because objects of theirs do.
+async fn check_objects(client: &Client, abandon: Abandon) -> Result<bool, UninstallError> {
+    let mut found = Vec::new();
+    for definition in definitions() {
+        found.extend(objects_of(client, &definition).await?);
+    }
     if found.is_empty() || abandon.elastic_workloads {
         return Ok(!found.is_empty());
     }
-    let names = found.iter().map(|workload| {
-        let namespace = workload.namespace().unwrap_or_default();
-        format!("{namespace}/{}", workload.name_any())
-    });
-    Err(UninstallError::ElasticWorkloads(some(names)))
+    Err(UninstallError::Objects(some(found.into_iter())))
+}
+
+/// Kind, namespace and name of every object of the definition.
+async fn objects_of(
+    client: &Client,
+    definition: &CustomResourceDefinition,
+) -> Result<Vec<String>, UninstallError> {
+    let spec = &definition.spec;
+    let Some(version) = spec.versions.iter().find(|version| version.storage) else {
+        return Ok(Vec::new());
+    };
+    let kind = GroupVersionKind::gvk(&spec.group, &version.name, &spec.names.kind);
+    let resource = ApiResource::from_gvk_with_plural(&kind, &spec.names.plural);
+    let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    match objects.list_metadata(&ListParams::default()).await {
+        Ok(found) => Ok(found
+            .items
+            .iter()
+            .map(|object| {
+                let namespace = object.namespace().unwrap_or_default();
+                format!("{} {namespace}/{}", spec.names.kind, object.name_any())
+            })
+            .collect()),
+        // No definition, no objects.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(api("list objects of a definition")(error)),
+    }
 }
 
 fn some(names: impl ExactSizeIterator<Item = String>) -> String {
@@ -217,7 +239,7 @@ struct Removal<'a> {
     client: &'a Client,
     options: &'a UninstallOptions,
     all: Vec<Value>,
-    keep_definition: bool,
+    keep_definitions: bool,
 }
 
 type Tell<'a> = &'a mut (dyn FnMut(String) + Send);
@@ -450,7 +472,7 @@ impl Removal<'_> {
             own("coordination.k8s.io/v1", "Lease", CONTROLLER),
         ];
         for object in made_later.iter().chain(self.all.iter().rev()) {
-            if self.keep_definition && object["kind"] == "CustomResourceDefinition" {
+            if self.keep_definitions && object["kind"] == "CustomResourceDefinition" {
                 tell(format!("{} stays, as asked", apply::title(object)));
                 continue;
             }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use elastic_controllers::WebhookAddress;
 use elastic_controllers::admission::webhook_configuration;
+use elastic_core::definitions;
 use elastic_core::eci_profile::EciProfile;
-use elastic_core::elastic_workload::custom_resource_definition;
 use serde_json::{Value, json};
 
 use crate::names::{
@@ -89,7 +89,8 @@ impl Default for Options {
 
 /// All objects, in the order in which they are applied.
 pub fn objects(options: &Options) -> Vec<Value> {
-    let mut objects = vec![definition(), service_account(options.mode)];
+    let mut objects = definitions();
+    objects.push(service_account(options.mode));
     objects.extend(rights::objects());
     objects.push(profile());
     if options.mode == Mode::InCluster {
@@ -122,16 +123,19 @@ pub fn yaml(objects: &[Value]) -> Result<String, serde_yaml::Error> {
     Ok(text)
 }
 
-fn definition() -> Value {
-    let mut object = json!(custom_resource_definition());
-    if let Some(members) = object.as_object_mut() {
-        members.remove("status");
-    }
-    typed(
-        object,
-        "apiextensions.k8s.io/v1",
-        "CustomResourceDefinition",
-    )
+fn definitions() -> Vec<Value> {
+    let made = definitions::definitions().into_iter().map(|definition| {
+        let mut object = json!(definition);
+        if let Some(members) = object.as_object_mut() {
+            members.remove("status");
+        }
+        typed(
+            object,
+            "apiextensions.k8s.io/v1",
+            "CustomResourceDefinition",
+        )
+    });
+    made.collect()
 }
 
 fn typed(mut object: Value, api_version: &str, kind: &str) -> Value {

@@ -1,6 +1,8 @@
 //! What the controller may do in the cluster, and nothing more. A test runs it with exactly these rights.
 
+use elastic_core::definitions::definitions;
 use elastic_core::names::AUTOSCALING_GROUP;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::names::{
@@ -60,7 +62,8 @@ fn pods_and_nodes() -> Vec<Value> {
 }
 
 fn controllers() -> Vec<Value> {
-    let definition = format!("elasticworkloads.{AUTOSCALING_GROUP}");
+    let definitions: Vec<String> = definitions().iter().map(ResourceExt::name_any).collect();
+    let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
     vec![
         rule(
             "apps",
@@ -82,7 +85,7 @@ fn controllers() -> Vec<Value> {
         named(
             "apiextensions.k8s.io",
             &["customresourcedefinitions"],
-            &[&definition],
+            &definitions,
             &["get", "update"],
         ),
         named(

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use cloud_api::client::{ConfigError, HyperTransport};
 use cloud_api::model::vpc::DescribeVSwitchesRequest;
 use cloud_api::{ClientSources, EciClient, EciConfig};
-use elastic_controllers::{ElasticWorkloadConfig, install_definitions, run_elastic_workload};
+use elastic_controllers::{ControllersConfig, install_definitions, run_controllers};
 use elastic_core::eci_profile::{Environment, describe};
 use elastic_node::{
     FindZone, NodeEndpoint, OpenEndpoint, Timing, VirtualNodeConfig, run_virtual_nodes,
@@ -111,7 +111,7 @@ async fn controllers(client: Client, stop: CancellationToken) {
             () = tokio::time::sleep(RETRY) => {}
         }
     }
-    run_elastic_workload(client, ElasticWorkloadConfig::default(), stop).await;
+    run_controllers(client, ControllersConfig::default(), stop).await;
 }
 
 async fn virtual_nodes(

@@ -300,7 +300,7 @@ async fn groups_of_a_dead_controller_are_deleted_and_unnamed_leftovers_are_refus
     )
     .await;
     match refused {
-        Err(UninstallError::ElasticWorkloads(names)) => assert_eq!(names, "default/shop"),
+        Err(UninstallError::Objects(names)) => assert_eq!(names, "ElasticWorkload default/shop"),
         other => panic!("{other:?}"),
     }
     let no_cloud = uninstall(

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
-use elastic_controllers::{
-    AdmissionConfig, AdmissionIdentity, ElasticWorkloadConfig, WebhookAddress,
-};
+use elastic_controllers::{AdmissionConfig, AdmissionIdentity, ControllersConfig, WebhookAddress};
 use elastic_core::eci_profile::EciProfile;
 use elastic_metrics::{MetricsConfig, MetricsTls};
 use elastic_node::{ClusterSettings, NodeEndpoint, VSwitch, VirtualNodeConfig};
@@ -34,9 +32,9 @@ pub async fn start(
         .await
         .context("install the elastic kinds")?;
     start_routing(&client, shutdown, tasks).await?;
-    let controller = elastic_controllers::run_elastic_workload(
+    let controller = elastic_controllers::run_controllers(
         client.clone(),
-        ElasticWorkloadConfig::default(),
+        ControllersConfig::default(),
         shutdown.clone(),
     );
     tasks.spawn(controller);
