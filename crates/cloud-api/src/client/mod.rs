@@ -246,7 +246,8 @@ impl EciClient {
     }
 }
 
-fn parse_endpoint(
+/// Scheme and authority of `[http[s]://]host[:port]`.
+pub(crate) fn parse_endpoint(
     endpoint: &str,
 ) -> Result<(http::uri::Scheme, http::uri::Authority), ConfigError> {
     let wrong = || ConfigError::Endpoint {

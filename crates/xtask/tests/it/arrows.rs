@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kubelet-api",
         ],
     ),
-    ("elastic-metrics", &["elastic-core"]),
+    ("elastic-metrics", &["cloud-api", "elastic-core"]),
     (
         "elastic-node",
         &["cloud-api", "elastic-core", "kubelet-api"],
