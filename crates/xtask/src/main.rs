@@ -85,7 +85,8 @@ fn test(filter: Option<&str>) -> anyhow::Result<()> {
     packages::provide()?;
     // Test binaries drive the built program, so build it once before they race for it.
     run::cargo(&["build", "--workspace", "--bins"])?;
-    let mut arguments = vec!["test", "--workspace"];
+    // All failures of a run are worth knowing, not only those of the first crate.
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(filter);
     run::cargo(&arguments)
 }

@@ -1,13 +1,18 @@
-//! The chart in `deploy/` is the one the program makes, and renders to the objects that `addon install` applies.
-//!
-//! Rendered by a small renderer for what our templates use (places of values, with and without `quote`): helm is in
-//! neither Debian nor PyPI, and nothing else of its language is used.
+//! The chart in `deploy/` is the one the program makes; a real helm renders it to the objects that `addon install` applies,
+//! and installs, upgrades and removes it on an API server.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use elastic_install::manifests::{self, Options};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use local_apiserver::testing::TestServer;
+use serde::Deserialize;
 use serde_json::Value;
+
+use crate::helm::Helm;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/charts/ack-virtual-node")
@@ -24,36 +29,6 @@ fn collect(folder: &Path, below: &Path, files: &mut BTreeMap<String, String>) {
             files.insert(path.display().to_string(), text);
         }
     }
-}
-
-/// Replaces every `{{ .Values.… }}`; anything else between braces is an error.
-fn render(template: &str, values: &Value) -> String {
-    let mut text = String::new();
-    let mut rest = template;
-    while let Some(start) = rest.find("{{") {
-        text.push_str(&rest[..start]);
-        let end = start + rest[start..].find("}}").unwrap();
-        let place = rest[start + 2..end].trim();
-        let (path, quoted) = match place.strip_suffix("| quote") {
-            Some(path) => (path.trim(), true),
-            None => (place, false),
-        };
-        let path = path
-            .strip_prefix(".Values.")
-            .unwrap_or_else(|| panic!("not a value: {place}"));
-        let value = path.split('.').fold(values, |value, member| &value[member]);
-        assert!(!value.is_null(), "no value for {path}");
-        let plain = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        if quoted {
-            text.push_str(&Value::String(plain).to_string());
-        } else {
-            text.push_str(&plain);
-        }
-        rest = &rest[end + 2..];
-    }
-    text + rest
 }
 
 /// An empty value and none are the same to a cluster; only the chart has to write them.
@@ -88,46 +63,92 @@ fn the_chart_is_up_to_date() {
     }
 }
 
-#[test]
-fn the_chart_renders_to_what_install_applies() {
-    let files = elastic_install::chart::files().unwrap();
-    let mut values: Value = serde_yaml::from_str(&files["values.yaml"]).unwrap();
-    values["env"]["ECI_REGION"] = "cn-hangzhou".into();
-    values["env"]["ECI_VSWITCH"] = "vsw-\"a\",vsw-'b'".into();
-    let mut options = Options::default();
-    for name in ["ECI_REGION", "ECI_VSWITCH"] {
-        let value = values["env"][name].as_str().unwrap().to_owned();
-        options.environment.insert(name.to_owned(), value);
-    }
-    let key = |object: &Value| {
+/// Objects by kind, namespace and name.
+fn by_key(objects: impl IntoIterator<Item = Value>) -> BTreeMap<String, Value> {
+    let keyed = objects.into_iter().map(|object| {
         let metadata = &object["metadata"];
-        format!(
+        let key = format!(
             "{} {} {}",
             object["kind"], metadata["namespace"], metadata["name"]
-        )
-    };
-    let wanted: BTreeMap<String, Value> = manifests::objects(&options)
-        .into_iter()
-        .map(|object| (key(&object), object))
-        .collect();
-    let mut rendered = BTreeMap::new();
-    for (path, text) in &files {
-        if path.starts_with("templates/") || path.starts_with("crds/") {
-            let text = if path.starts_with("crds/") {
-                text.clone()
-            } else {
-                render(text, &values)
-            };
-            let mut object: Value = serde_yaml::from_str(&text).unwrap();
-            drop_empty_variables(&mut object);
-            if object["kind"] == "ConfigMap" {
-                object["metadata"]
-                    .as_object_mut()
-                    .unwrap()
-                    .remove("annotations");
-            }
-            rendered.insert(key(&object), object);
-        }
+        );
+        (key, object)
+    });
+    keyed.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_renders_the_chart_to_what_install_applies() {
+    let helm = Helm::install().await;
+    let mut options = Options::default();
+    for (name, value) in [
+        ("ECI_REGION", "cn-hangzhou"),
+        ("ECI_VSWITCH", "vsw-\"a\",vsw-'b'"),
+    ] {
+        options
+            .environment
+            .insert(name.to_owned(), value.to_owned());
     }
-    assert_eq!(rendered, wanted);
+    let values = serde_json::json!({"env": options.environment});
+    let values_file = helm.home.path().join("values.json");
+    std::fs::write(&values_file, values.to_string()).unwrap();
+    let folder = folder();
+    let rendered = helm
+        .run(&[
+            "template",
+            "virtual-node",
+            folder.to_str().unwrap(),
+            "--include-crds",
+            "--values",
+            values_file.to_str().unwrap(),
+        ])
+        .await;
+    let rendered = serde_yaml::Deserializer::from_str(&rendered).map(|document| {
+        let mut object = Value::deserialize(document).unwrap();
+        drop_empty_variables(&mut object);
+        if object["kind"] == "ConfigMap" {
+            let metadata = object["metadata"].as_object_mut().unwrap();
+            metadata.remove("annotations");
+        }
+        object
+    });
+    assert_eq!(by_key(rendered), by_key(manifests::objects(&options)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_installs_upgrades_and_removes_the_chart_and_keeps_what_users_wrote() {
+    let helm = Helm::install().await;
+    let server = TestServer::start().await;
+    helm.point_at(&server).await;
+    let folder = folder();
+    let chart = folder.to_str().unwrap();
+    let release = ["virtual-node", chart, "--namespace", "kube-system"];
+    let with = |verb: &'static str, more: &[&'static str]| {
+        let mut arguments = vec![verb];
+        arguments.extend(release);
+        arguments.extend_from_slice(more);
+        arguments
+    };
+    helm.run(&with("install", &["--set", "env.ECI_REGION=cn-hangzhou"]))
+        .await;
+    let deployments: Api<Deployment> = Api::namespaced(server.client(), "kube-system");
+    let controller = "ack-virtual-node-controller";
+    let installed = deployments.get(controller).await.unwrap();
+    assert_eq!(installed.spec.unwrap().replicas, Some(2));
+    helm.run(&with("upgrade", &["--reuse-values", "--set", "replicas=3"]))
+        .await;
+    let upgraded = deployments.get(controller).await.unwrap();
+    assert_eq!(upgraded.spec.unwrap().replicas, Some(3));
+    let listed = helm
+        .run(&["list", "--namespace", "kube-system", "--output", "json"])
+        .await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(
+        (&listed[0]["revision"], &listed[0]["status"]),
+        (&Value::from("2"), &Value::from("deployed"))
+    );
+    helm.run(&["uninstall", "virtual-node", "--namespace", "kube-system"])
+        .await;
+    assert!(deployments.get_opt(controller).await.unwrap().is_none());
+    let config_maps: Api<ConfigMap> = Api::namespaced(server.client(), "kube-system");
+    assert!(config_maps.get_opt("eci-profile").await.unwrap().is_some());
 }

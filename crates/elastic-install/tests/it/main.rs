@@ -4,5 +4,6 @@
 
 mod addon;
 mod chart;
+mod helm;
 mod operator;
 mod support;
