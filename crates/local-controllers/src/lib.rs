@@ -10,6 +10,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod garbage_collector;
 pub mod horizontal_pod_autoscaler;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_collector;
@@ -17,6 +18,7 @@ pub mod replica_set;
 pub mod scheduler;
 pub mod service_account;
 pub mod shared;
+pub mod stateful_set;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,8 @@ pub fn start_all(cluster: &Cluster, config: ControllersConfig) {
     scheduler::start(cluster);
     replica_set::start(cluster);
     deployment::start(cluster);
+    stateful_set::start(cluster);
+    job::start(cluster);
     endpoints::start(cluster);
     garbage_collector::start(cluster);
     namespace::start(cluster);

@@ -1,11 +1,13 @@
 //! What the controllers share: one watched store per kind, coalescing work queues, the event recorder, expectations
 //! and small readers of objects. Refuses any decision that belongs to one controller.
 
+pub mod batch;
 pub mod cache;
 pub mod catalog;
 pub mod cluster;
 pub mod expectations;
 pub mod objects;
+pub mod ownership;
 pub mod queue;
 pub mod recorder;
 pub mod requests;

@@ -9,11 +9,12 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -126,6 +127,12 @@ impl Indexed for ReplicaSet {
     }
 }
 
+impl Indexed for ControllerRevision {
+    fn index_keys(&self, keys: &mut Vec<String>) {
+        ownership_keys(self, keys);
+    }
+}
+
 impl Indexed for EndpointSlice {
     fn index_keys(&self, keys: &mut Vec<String>) {
         let labels = self.metadata.labels.as_ref();
@@ -139,6 +146,9 @@ impl Indexed for EndpointSlice {
 }
 
 impl Indexed for Deployment {}
+impl Indexed for StatefulSet {}
+impl Indexed for Job {}
+impl Indexed for PersistentVolumeClaim {}
 impl Indexed for HorizontalPodAutoscaler {}
 impl Indexed for Lease {}
 impl Indexed for ConfigMap {}

@@ -4,10 +4,11 @@
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -27,6 +28,10 @@ struct Stores {
     nodes: Slot<Node>,
     deployments: Slot<Deployment>,
     replica_sets: Slot<ReplicaSet>,
+    stateful_sets: Slot<StatefulSet>,
+    revisions: Slot<ControllerRevision>,
+    claims: Slot<PersistentVolumeClaim>,
+    jobs: Slot<Job>,
     services: Slot<Service>,
     endpoints: Slot<Endpoints>,
     slices: Slot<EndpointSlice>,
@@ -109,6 +114,26 @@ impl Cluster {
     /// All replica sets.
     pub fn replica_sets(&self) -> Arc<Cache<ReplicaSet>> {
         self.store(&self.0.stores.replica_sets)
+    }
+
+    /// All stateful sets.
+    pub fn stateful_sets(&self) -> Arc<Cache<StatefulSet>> {
+        self.store(&self.0.stores.stateful_sets)
+    }
+
+    /// All controller revisions.
+    pub fn revisions(&self) -> Arc<Cache<ControllerRevision>> {
+        self.store(&self.0.stores.revisions)
+    }
+
+    /// All claims on persistent volumes.
+    pub fn claims(&self) -> Arc<Cache<PersistentVolumeClaim>> {
+        self.store(&self.0.stores.claims)
+    }
+
+    /// All jobs.
+    pub fn jobs(&self) -> Arc<Cache<Job>> {
+        self.store(&self.0.stores.jobs)
     }
 
     /// All services.

@@ -1,8 +1,9 @@
-//! A stand-in for the kubelets: a bound pod becomes Running and Ready at once, a deleted one goes. Pods that carry
-//! `manual=1` are left alone.
+//! A stand-in for the kubelets: a bound pod becomes Running and Ready at once, a deleted one goes a moment later, a
+//! pod of a Job ends by itself, badly where it carries `outcome=fail`. Pods that carry `manual=1` are left alone.
 
 use std::collections::HashSet;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,6 +13,11 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// A deleted pod goes after this time.
+const STOPPING: Duration = Duration::from_millis(150);
+/// A pod of a Job runs for this long.
+const WORK: Duration = Duration::from_millis(700);
 
 pub async fn run(client: Client, shutdown: CancellationToken) {
     let stream =
@@ -40,6 +46,7 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         if pod.metadata.deletion_timestamp.is_some() {
             if stopped.insert(uid) {
                 writes.spawn(async move {
+                    tokio::time::sleep(STOPPING).await;
                     let _ = api
                         .delete(&name, &DeleteParams::default().grace_period(0))
                         .await;
@@ -47,11 +54,26 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
             }
         } else if started.insert(uid) {
             next_ip += 1;
+            let is_of_job = pod
+                .owner_references()
+                .iter()
+                .any(|owner| owner.kind == "Job");
+            let is_failing = pod
+                .labels()
+                .get("outcome")
+                .is_some_and(|text| text == "fail");
             let status = running(&format!("10.1.{}.{}", next_ip / 250, next_ip % 250 + 1));
             writes.spawn(async move {
                 let _ = api
                     .patch_status(&name, &PatchParams::default(), &Patch::Strategic(status))
                     .await;
+                if is_of_job {
+                    tokio::time::sleep(WORK).await;
+                    let status = Patch::Strategic(ended(i32::from(is_failing)));
+                    let _ = api
+                        .patch_status(&name, &PatchParams::default(), &status)
+                        .await;
+                }
             });
         }
     }
@@ -69,5 +91,19 @@ pub fn running(ip: &str) -> serde_json::Value {
             {"type": "Ready", "status": "True", "lastTransitionTime": now},
             {"type": "ContainersReady", "status": "True", "lastTransitionTime": now},
         ],
+    }})
+}
+
+/// The status of a pod that has run to its end.
+fn ended(exit_code: i32) -> serde_json::Value {
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second())
+        .unwrap()
+        .to_string();
+    let terminated = json!({"exitCode": exit_code, "finishedAt": now});
+    json!({"status": {
+        "phase": if exit_code == 0 { "Succeeded" } else { "Failed" },
+        "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": now}],
+        "containerStatuses": [{"name": "c", "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+            "state": {"terminated": terminated}}],
     }})
 }

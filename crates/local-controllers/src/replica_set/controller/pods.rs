@@ -7,17 +7,15 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use super::Controller;
+use crate::shared::batch::{Failures, each};
 use crate::shared::objects::{name, namespace};
 use crate::shared::requests::{delete as delete_object, path_of, send};
 use crate::shared::{ControllerError, ObjectKey};
 
 /// So many are tried before all others.
 const FIRST_BATCH: usize = 16;
-/// So many requests of one set are under way at once.
-const REQUESTS_MAX: usize = 256;
 
 #[derive(Deserialize)]
 struct Created {
@@ -41,7 +39,7 @@ pub(super) async fn create(
     controller.expectations.expect_creations(key, count);
     let mut done = 0;
     let mut failures = Failures::new(count);
-    while done < count && failures.first.is_none() {
+    while done < count && failures.is_empty() {
         let batch = if done == 0 {
             count.min(FIRST_BATCH)
         } else {
@@ -127,60 +125,6 @@ pub(super) async fn delete(
     })
     .await;
     failures.into_result()
-}
-
-/// Runs requests on all cores, a bounded number at once.
-async fn each<T, F>(requests: impl Iterator<Item = F>, mut take: impl FnMut(T))
-where
-    T: Send + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    let mut running = JoinSet::new();
-    for request in requests {
-        if running.len() >= REQUESTS_MAX
-            && let Some(Ok(result)) = running.join_next().await
-        {
-            take(result);
-        }
-        running.spawn(request);
-    }
-    while let Some(result) = running.join_next().await {
-        if let Ok(result) = result {
-            take(result);
-        }
-    }
-}
-
-struct Failures {
-    total: usize,
-    failed: usize,
-    first: Option<ControllerError>,
-}
-
-impl Failures {
-    fn new(total: usize) -> Self {
-        Failures {
-            total,
-            failed: 0,
-            first: None,
-        }
-    }
-
-    fn add(&mut self, error: ControllerError) {
-        self.failed += 1;
-        self.first.get_or_insert(error);
-    }
-
-    fn into_result(self) -> Result<(), ControllerError> {
-        match self.first {
-            None => Ok(()),
-            Some(first) => Err(ControllerError::Batch {
-                failed: self.failed,
-                total: self.total,
-                first: Box::new(first),
-            }),
-        }
-    }
 }
 
 /// A pod as the set's template says.
