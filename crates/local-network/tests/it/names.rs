@@ -59,17 +59,20 @@ impl Names {
         }
     }
 
+    /// Asks again like any resolver, because a busy machine may lose a datagram.
     async fn raw(&self, question: &[u8]) -> Option<Vec<u8>> {
         let socket = bind_udp_in(&self.client, 0);
         socket.connect(SERVER).await.unwrap();
-        socket.send(question).await.unwrap();
         let mut buffer = vec![0; 4096];
-        let length = timeout(Duration::from_secs(15), socket.recv(&mut buffer))
-            .await
-            .ok()?
-            .ok()?;
-        buffer.truncate(length);
-        Some(buffer)
+        for _ in 0..6 {
+            socket.send(question).await.unwrap();
+            let answer = timeout(Duration::from_secs(5), socket.recv(&mut buffer)).await;
+            if let Ok(Ok(length)) = answer {
+                buffer.truncate(length);
+                return Some(buffer);
+            }
+        }
+        None
     }
 
     async fn ask(&self, name: &str, kind: RecordType) -> Message {
