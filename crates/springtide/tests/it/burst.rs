@@ -78,7 +78,8 @@ impl Demo {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(folder.path().join("demo.log")).unwrap();
-        let shortened = ["--users", "250", "--duration", "45s", "--keep"];
+        // Long enough for a machine that shares its cores with other tests.
+        let shortened = ["--users", "250", "--duration", "90s", "--keep"];
         let child = Command::new(PROGRAM)
             .args(["--log", "info", "demo"])
             .args(shortened)
@@ -113,7 +114,7 @@ impl Demo {
     }
 
     fn wait_for_namespace(&self) {
-        wait_for("the shop's namespace", 60, || {
+        wait_for("the shop's namespace", 180, || {
             let output = Command::new("kubectl")
                 .args(["get", "namespace", "flash-sale"])
                 .env("KUBECONFIG", self.kubeconfig())
@@ -129,7 +130,7 @@ impl Demo {
 
     fn wait_for_report(&mut self) {
         let report = self.folder.path().join("report.json");
-        wait_for("the report", 240, || {
+        wait_for("the report", 420, || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the demo ended with {status}: {}", self.said());
             }
