@@ -2,17 +2,25 @@
 //! to a replica count, conditions, events and status, as kube-controller-manager 1.34 computes them.
 //!
 //! Everything here is a plain function of its arguments: no clock, no client, no randomness. The running controller
-//! and the planner call the same [`decide`]. Object and External metrics are refused as unknown source types.
+//! and the planner call the same [`decide`].
 
 pub mod decide;
 pub mod limits;
 pub mod proposal;
 mod quantity;
+mod requests;
+pub mod scale;
+pub mod selectors;
+mod source;
 pub mod status;
+mod whole;
 
 pub use decide::{
-    Decision, EventText, Flags, Observed, Rescale, SelectorFault, decide, needs_metrics,
+    Decision, EventText, Flags, Observed, Reading, Rescale, SelectorFault, decide,
+    is_scaled_to_zero, needs_metrics,
 };
 pub use limits::Memory;
 pub use proposal::{PodView, ReadyView, Sample, Samples};
+pub use scale::ScaleView;
+pub use selectors::Selectors;
 pub use status::{Outcome, next_status, scale_outcome_events, scale_read_failed};

@@ -9,6 +9,7 @@ pub mod eci_profile;
 pub mod elastic_workload;
 pub mod events;
 pub mod horizontal_pod_autoscaler;
+pub mod label_query;
 pub mod names;
 pub mod pod_sizing;
 pub mod quantity;

@@ -1,18 +1,16 @@
 //! One cycle of one autoscaler: combines the proposals of all metrics, applies the limits and says what to do.
 //! Neither scales nor writes: the caller does, and tells [`super::status::next_status`] how it went.
 
+use std::cmp::Ordering;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec,
-    MetricStatus, MetricTarget, MetricValueStatus, PodsMetricStatus, ResourceMetricStatus,
+    HPAScalingRules, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricStatus,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::limits::{Limits, Memory};
-use super::proposal::{
-    Circumstances, Measured, PodView, Proposal, Samples, Tolerances, Wanted, propose,
-};
-use super::quantity::{format_binary, format_decimal};
+use super::proposal::{Circumstances, PodView, Samples, Tolerances};
+use super::source::{Failure, compute};
 use crate::quantity::millis;
 
 /// The controller's settings, with upstream's defaults.
@@ -50,17 +48,32 @@ pub enum SelectorFault {
     Ambiguous(String),
 }
 
+/// What the metrics API said of one metric.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// A value of each pod: Resource, ContainerResource and Pods metrics.
+    PerPod(Samples),
+    /// One value in thousandths: an Object metric, or the sum of an External metric's series.
+    Whole(i64),
+}
+
 /// What one cycle saw.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
+    /// The namespace of autoscaler and target.
+    pub namespace: &'a str,
     /// The target's `spec.replicas`.
     pub spec_replicas: i32,
+    /// The target's `status.replicas`.
+    pub status_replicas: i32,
+    /// Whether the autoscaler itself put the target to sleep; see [`is_scaled_to_zero`].
+    pub is_scaled_to_zero: bool,
     /// Whether the selector can be used.
     pub selector: Result<(), SelectorFault>,
     /// The pods that it matches.
     pub pods: &'a [PodView],
-    /// For each metric of the spec, its samples or the sentence why there are none.
-    pub readings: Vec<Result<Samples, String>>,
+    /// For each metric of the spec what was read, or the metrics client's sentence why nothing was.
+    pub readings: Vec<Result<Reading, String>>,
 }
 
 /// An event to record on the autoscaler.
@@ -146,8 +159,14 @@ impl Decision {
 
 /// Whether a cycle at this size looks at metrics at all.
 pub fn needs_metrics(spec: &HorizontalPodAutoscalerSpec, spec_replicas: i32) -> bool {
-    let min = spec.min_replicas.unwrap_or(1);
-    !(spec_replicas == 0 && min != 0) && (min..=spec.max_replicas).contains(&spec_replicas)
+    (spec.min_replicas.unwrap_or(1)..=spec.max_replicas).contains(&spec_replicas)
+}
+
+/// Whether the autoscaler put its target to sleep itself, so that it may wake it whatever its minimum is now.
+pub fn is_scaled_to_zero(status: &HorizontalPodAutoscalerStatus) -> bool {
+    let conditions = status.conditions.iter().flatten();
+    let mut ours = conditions.filter(|condition| condition.type_ == "ScaledToZero");
+    ours.any(|condition| condition.status == "True")
 }
 
 /// Decides one cycle.
@@ -173,7 +192,7 @@ pub fn decide(
             reason: reason.to_owned(),
         })
     };
-    if current == 0 && min != 0 {
+    if current == 0 && min != 0 && !observed.is_scaled_to_zero {
         decision.condition(
             "ScalingActive",
             false,
@@ -188,10 +207,11 @@ pub fn decide(
     } else if current < min {
         decision.rescale = rescale(min, "Current number of replicas below Spec.MinReplicas");
     } else if let Some((proposed, metric)) = combine(spec, observed, flags, now, &mut decision) {
-        let reason = if proposed > current {
-            format!("{metric} above target")
-        } else {
-            "All metrics below target".to_owned()
+        let reason = match proposed.cmp(&current) {
+            Ordering::Greater => format!("{metric} above target"),
+            Ordering::Less => "All metrics below target".to_owned(),
+            // Only an older recommendation asks for another size.
+            Ordering::Equal => String::new(),
         };
         let limits = Limits {
             current,
@@ -228,22 +248,28 @@ fn combine(
         refuse_selector(fault, decision);
         return None;
     }
+    let around = Circumstances {
+        namespace: observed.namespace,
+        current_replicas: observed.spec_replicas,
+        status_replicas: observed.status_replicas,
+        pods: observed.pods,
+        tolerances: tolerances(spec, flags),
+        flags,
+        now,
+    };
     let metrics = spec.metrics.as_deref().unwrap_or_default();
     let mut statuses = vec![MetricStatus::default(); metrics.len()];
     let mut best: Option<(i32, String)> = None;
     let mut first_failure: Option<Failure> = None;
     let mut failures = 0;
     for (index, metric) in metrics.iter().enumerate() {
-        let reading = observed
-            .readings
-            .get(index)
-            .cloned()
-            .unwrap_or_else(|| Err("no reading was taken".to_owned()));
-        match one_metric(spec, metric, reading, observed, flags, now) {
-            Ok((replicas, name, status)) => {
-                statuses[index] = status;
-                if best.as_ref().is_none_or(|(most, _)| replicas > *most) {
-                    best = Some((replicas, name));
+        match compute(metric, observed.readings.get(index), around) {
+            Ok(computed) => {
+                statuses[index] = computed.status;
+                // Of several that propose none at all the last one is named, as upstream.
+                let is_more = |most: i32| most == 0 || computed.replicas > most;
+                if best.as_ref().is_none_or(|(most, _)| is_more(*most)) {
+                    best = Some((computed.replicas, computed.name));
                 }
             }
             Err(failure) => {
@@ -266,10 +292,9 @@ fn combine(
         );
         decision.condition("ScalingActive", false, failure.reason, message);
         decision.fail(format!(
-            "invalid metrics ({failures} invalid out of {}), first error is: failed to get {} value: {}",
+            "invalid metrics ({failures} invalid out of {}), first error is: {}",
             metrics.len(),
-            failure.what,
-            failure.message
+            failure.whole
         ));
         return None;
     }
@@ -309,58 +334,9 @@ fn refuse_selector(fault: &SelectorFault, decision: &mut Decision) {
     decision.fail(event);
 }
 
-struct Failure {
-    reason: &'static str,
-    what: String,
-    message: String,
-}
-
-fn one_metric(
-    spec: &HorizontalPodAutoscalerSpec,
-    metric: &MetricSpec,
-    reading: Result<Samples, String>,
-    observed: &Observed<'_>,
-    flags: &Flags,
-    now: Timestamp,
-) -> Result<(i32, String, MetricStatus), Failure> {
-    let Some(source) = Source::of(metric) else {
-        let message = format!("unknown metric source type \"{}\"", metric.type_);
-        return Err(Failure {
-            reason: "InvalidMetricSourceType",
-            what: "metric".to_owned(),
-            message,
-        });
-    };
-    let around = Circumstances {
-        current_replicas: observed.spec_replicas,
-        pods: observed.pods,
-        tolerances: tolerances(spec, flags),
-        flags,
-        now,
-    };
-    let computed = wanted(source.target()).and_then(|wanted| {
-        reading
-            .and_then(|samples| propose(source.measured(), wanted, &samples, around))
-            .map_err(|error| source.explain(wanted, &error))
-            .map(|proposal| (wanted, proposal))
-    });
-    match computed {
-        Ok((wanted, proposal)) => Ok((
-            proposal.replicas,
-            source.name(wanted),
-            source.status(&proposal),
-        )),
-        Err(message) => Err(Failure {
-            reason: source.failure_reason(),
-            what: source.failed_what(),
-            message,
-        }),
-    }
-}
-
 fn tolerances(spec: &HorizontalPodAutoscalerSpec, flags: &Flags) -> Tolerances {
     let behavior = spec.behavior.as_ref();
-    let given = |rules: Option<&k8s_openapi::api::autoscaling::v2::HPAScalingRules>| {
+    let given = |rules: Option<&HPAScalingRules>| {
         rules
             .and_then(|rules| rules.tolerance.as_ref())
             .and_then(|quantity| millis(&quantity.0).ok())
@@ -369,159 +345,5 @@ fn tolerances(spec: &HorizontalPodAutoscalerSpec, flags: &Flags) -> Tolerances {
     Tolerances {
         down: given(behavior.and_then(|behavior| behavior.scale_down.as_ref())),
         up: given(behavior.and_then(|behavior| behavior.scale_up.as_ref())),
-    }
-}
-
-fn wanted(target: &MetricTarget) -> Result<Wanted, String> {
-    if let Some(quantity) = &target.average_value {
-        let milli = millis(&quantity.0).ok().filter(|milli| *milli > 0);
-        return milli
-            .map(Wanted::AverageMilli)
-            .ok_or_else(|| format!("target value {:?} is unusable", quantity.0));
-    }
-    let percent = target.average_utilization.filter(|percent| *percent > 0);
-    percent
-        .map(Wanted::UtilizationPercent)
-        .ok_or_else(|| "invalid resource metric source: neither an average utilization nor an average value target was set".to_owned())
-}
-
-/// A metric source this module knows, with the texts that go with it.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Resource(&'a str, &'a MetricTarget),
-    Container(&'a str, &'a str, &'a MetricTarget),
-    Pods(&'a MetricIdentifier, &'a MetricTarget),
-}
-
-impl<'a> Source<'a> {
-    fn of(metric: &'a MetricSpec) -> Option<Self> {
-        match metric.type_.as_str() {
-            "Resource" => metric
-                .resource
-                .as_ref()
-                .map(|source| Source::Resource(&source.name, &source.target)),
-            "ContainerResource" => metric
-                .container_resource
-                .as_ref()
-                .map(|source| Source::Container(&source.name, &source.container, &source.target)),
-            "Pods" => metric
-                .pods
-                .as_ref()
-                .map(|source| Source::Pods(&source.metric, &source.target)),
-            _ => None,
-        }
-    }
-
-    fn target(self) -> &'a MetricTarget {
-        match self {
-            Source::Resource(_, target)
-            | Source::Container(_, _, target)
-            | Source::Pods(_, target) => target,
-        }
-    }
-
-    fn measured(self) -> Measured<'a> {
-        match self {
-            Source::Resource(resource, _) => Measured {
-                resource,
-                container: None,
-            },
-            Source::Container(resource, container, _) => Measured {
-                resource,
-                container: Some(container),
-            },
-            Source::Pods(..) => Measured {
-                resource: "",
-                container: None,
-            },
-        }
-    }
-
-    fn failure_reason(self) -> &'static str {
-        match self {
-            Source::Resource(..) => "FailedGetResourceMetric",
-            Source::Container(..) => "FailedGetContainerResourceMetric",
-            Source::Pods(..) => "FailedGetPodsMetric",
-        }
-    }
-
-    fn failed_what(self) -> String {
-        match self {
-            Source::Resource(resource, _) => format!("{resource} resource metric"),
-            Source::Container(_, container, _) => format!("{container} container metric"),
-            Source::Pods(..) => "pods metric".to_owned(),
-        }
-    }
-
-    fn explain(self, wanted: Wanted, error: &str) -> String {
-        match (self, wanted) {
-            (Source::Pods(..), _) => error.to_owned(),
-            (
-                Source::Resource(resource, _) | Source::Container(resource, _, _),
-                Wanted::UtilizationPercent(_),
-            ) => {
-                format!("failed to get {resource} utilization: {error}")
-            }
-            (
-                Source::Resource(resource, _) | Source::Container(resource, _, _),
-                Wanted::AverageMilli(_),
-            ) => {
-                format!("failed to get {resource} usage: {error}")
-            }
-        }
-    }
-
-    /// The metric's name in conditions and events.
-    fn name(self, wanted: Wanted) -> String {
-        let percentage = match wanted {
-            Wanted::UtilizationPercent(_) => " utilization (percentage of request)",
-            Wanted::AverageMilli(_) => "",
-        };
-        match self {
-            Source::Resource(resource, _) => format!("{resource} resource{percentage}"),
-            Source::Container(resource, _, _) => {
-                format!("{resource} container resource{percentage}")
-            }
-            Source::Pods(metric, _) => format!("pods metric {}", metric.name),
-        }
-    }
-
-    fn status(self, proposal: &Proposal) -> MetricStatus {
-        let text = match self.measured().resource {
-            "memory" => format_binary(proposal.average_milli),
-            _ => format_decimal(proposal.average_milli),
-        };
-        let current = MetricValueStatus {
-            average_utilization: proposal.utilization_percent,
-            average_value: Some(Quantity(text)),
-            value: None,
-        };
-        let mut status = MetricStatus::default();
-        match self {
-            Source::Resource(name, _) => {
-                status.type_ = "Resource".to_owned();
-                status.resource = Some(ResourceMetricStatus {
-                    name: name.to_owned(),
-                    current,
-                });
-            }
-            Source::Container(name, container, _) => {
-                status.type_ = "ContainerResource".to_owned();
-                let (name, container) = (name.to_owned(), container.to_owned());
-                status.container_resource = Some(ContainerResourceMetricStatus {
-                    name,
-                    container,
-                    current,
-                });
-            }
-            Source::Pods(metric, _) => {
-                status.type_ = "Pods".to_owned();
-                status.pods = Some(PodsMetricStatus {
-                    metric: metric.clone(),
-                    current,
-                });
-            }
-        }
-        status
     }
 }

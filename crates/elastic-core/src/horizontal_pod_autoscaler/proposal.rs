@@ -7,7 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::decide::Flags;
-use crate::quantity::millis;
+use super::requests::{requests_by_container, requests_of_the_whole};
+
+pub use super::requests::Requests;
 
 /// What the calculation needs to know of one pod.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +25,11 @@ pub struct PodView {
     /// The Ready condition, when there is one.
     pub ready: Option<ReadyView>,
     /// Requests in thousandths by resource, by container; restartable init containers included.
-    pub containers: Vec<(String, BTreeMap<String, i64>)>,
+    pub containers: Vec<(String, Requests)>,
+    /// What the pod as a whole requests, when it says so itself; then the containers do not count one by one.
+    pub whole: Option<Requests>,
+    /// The pod's labels, by which autoscalers find out whether they share it.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// A pod's Ready condition.
@@ -70,32 +76,17 @@ impl From<&Pod> for PodView {
                 .as_ref()
                 .map(requests_by_container)
                 .unwrap_or_default(),
+            whole: pod.spec.as_ref().and_then(requests_of_the_whole),
+            labels: pod.metadata.labels.clone(),
         }
     }
 }
 
-fn requests_by_container(
-    spec: &k8s_openapi::api::core::v1::PodSpec,
-) -> Vec<(String, BTreeMap<String, i64>)> {
-    let restartable = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let mut containers = Vec::new();
-    for container in spec.containers.iter().chain(restartable) {
-        let requests = container
-            .resources
-            .as_ref()
-            .and_then(|resources| resources.requests.as_ref());
-        let parsed = requests
-            .into_iter()
-            .flatten()
-            .filter_map(|(resource, quantity)| Some((resource.clone(), millis(&quantity.0).ok()?)))
-            .collect();
-        containers.push((container.name.clone(), parsed));
+impl PodView {
+    /// Whether it runs and is ready, which is what Object and External values are multiplied with.
+    pub(super) fn is_running_and_ready(&self) -> bool {
+        self.phase == "Running" && self.ready.is_some_and(|ready| ready.is_ready)
     }
-    containers
 }
 
 /// One pod's value of a metric.
@@ -122,7 +113,7 @@ pub struct Tolerances {
 }
 
 impl Tolerances {
-    fn is_within(&self, ratio: f64) -> bool {
+    pub(super) fn is_within(&self, ratio: f64) -> bool {
         (1.0 - self.down..=1.0 + self.up).contains(&ratio)
     }
 }
@@ -159,8 +150,12 @@ pub struct Proposal {
 /// The circumstances that all metrics of one cycle share.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
+    /// The namespace of autoscaler and target.
+    pub namespace: &'a str,
     /// The target's `spec.replicas`.
     pub current_replicas: i32,
+    /// The target's `status.replicas`.
+    pub status_replicas: i32,
     /// The pods that the target's selector matches.
     pub pods: &'a [PodView],
     /// How far the ratio may be off.
@@ -244,12 +239,13 @@ pub fn propose(
 }
 
 fn ceil_count(ratio: f64, pods: usize) -> i32 {
-    let count = (ratio * pods as f64).ceil();
-    if count >= f64::from(i32::MAX) {
-        i32::MAX
-    } else {
-        count as i32
-    }
+    ceil(ratio * pods as f64)
+}
+
+/// Rounded up and kept within what a count can be.
+pub(super) fn ceil(count: f64) -> i32 {
+    // A cast saturates, and what is not a number becomes nothing.
+    count.ceil() as i32
 }
 
 fn group<'a>(resource: &str, samples: &Samples, around: Circumstances<'a>) -> Groups<'a> {
@@ -298,6 +294,16 @@ fn requests_by_pod<'a>(
 ) -> Result<BTreeMap<&'a str, i64>, String> {
     let mut requests = BTreeMap::new();
     for pod in pods {
+        if let (Some(whole), None) = (&pod.whole, measured.container) {
+            let Some(milli) = whole.get(measured.resource) else {
+                let (resource, name) = (measured.resource, &pod.name);
+                return Err(format!(
+                    "missing pod-level request for {resource} in Pod {name}"
+                ));
+            };
+            requests.insert(pod.name.as_str(), *milli);
+            continue;
+        }
         let mut total = 0;
         for (container, by_resource) in &pod.containers {
             if measured.container.is_some_and(|only| only != container) {

@@ -65,6 +65,7 @@ pub fn next_status(
                 rescale.replicas
             );
             able_to_scale(&mut status, true, "SucceededRescale", message, now);
+            mark_zero(&mut status, spec_replicas, rescale.replicas, now);
             status.desired_replicas = rescale.replicas;
             status.last_scale_time = Some(Time(whole_seconds(now)));
         }
@@ -90,6 +91,30 @@ pub fn scale_read_failed(
         format!("the HPA controller was unable to get the target's current scale: {error}");
     able_to_scale(&mut status, false, "FailedGetScale", message, now);
     (status, EventText::warning("FailedGetScale", error))
+}
+
+/// Remembers on the object that the autoscaler itself put the target to sleep, so that it may wake it.
+fn mark_zero(status: &mut HorizontalPodAutoscalerStatus, from: i32, to: i32, now: Timestamp) {
+    let (is_true, reason, message) = match (from, to) {
+        (_, 0) => (
+            true,
+            "ScaledToZero",
+            "the HPA controller scaled the workload to zero",
+        ),
+        (0, _) => (
+            false,
+            "ScaledFromZero",
+            "the HPA controller scaled the workload from zero",
+        ),
+        _ => return,
+    };
+    let wanted = ConditionText {
+        kind: "ScaledToZero",
+        is_true,
+        reason,
+        message: message.to_owned(),
+    };
+    set_condition(status, &wanted, now);
 }
 
 fn able_to_scale(

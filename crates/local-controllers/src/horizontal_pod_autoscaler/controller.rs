@@ -2,56 +2,64 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use elastic_core::horizontal_pod_autoscaler::{
-    Decision, EventText, Memory, Observed, Outcome, PodView, SelectorFault, decide, needs_metrics,
-    next_status, scale_outcome_events, scale_read_failed,
-};
+use elastic_autoscaler::{Autoscaler, AutoscalerSettings, PodSource, Subject};
+use elastic_core::horizontal_pod_autoscaler::{EventText, Memory, PodView};
+use elastic_core::label_query::LabelQuery;
 use jiff::Timestamp;
-use k8s_openapi::api::autoscaling::v2::{
-    HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
-};
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::label_query::LabelQuery;
-use super::metrics::PodUsage;
-use super::scale::{Scale, Scales};
 use crate::config::AutoscalerConfig;
 use crate::shared::cache::in_namespace;
 use crate::shared::recorder::reference;
-use crate::shared::requests::{merge, path_of};
+use crate::shared::requests::{FIELD_MANAGER, merge, path_of};
 use crate::shared::{Cache, Cluster, ControllerError, Next, ObjectKey, WorkQueue};
 
 const COMPONENT: &str = "horizontal-pod-autoscaler";
 const WORKERS: usize = 5;
+/// An answer of a metrics API serves other autoscalers for this part of a period, and no longer than a second.
+const FRESH_PART: u32 = 4;
+const FRESH_MAX: Duration = Duration::from_secs(1);
 
 struct Controller {
     cluster: Cluster,
-    config: AutoscalerConfig,
+    sync_period: Duration,
+    autoscaler: Autoscaler,
     autoscalers: Arc<Cache<HorizontalPodAutoscaler>>,
-    pods: Arc<Cache<Pod>>,
+    pods: CachedPods,
     queue: Arc<WorkQueue<ObjectKey>>,
-    scales: Scales,
-    memories: Mutex<HashMap<ObjectKey, Remembered>>,
+    memories: Mutex<HashMap<ObjectKey, Memory>>,
 }
 
-#[derive(Default)]
-struct Remembered {
-    memory: Memory,
-    query: Option<LabelQuery>,
+struct CachedPods(Arc<Cache<Pod>>);
+
+impl PodSource for CachedPods {
+    fn pods(&self, namespace: &str, query: &LabelQuery) -> Vec<PodView> {
+        let mut pods = self.0.indexed(&in_namespace(namespace));
+        pods.retain(|pod| query.matches(pod.metadata.labels.as_ref()));
+        pods.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
+        pods.iter().map(|pod| PodView::from(pod.as_ref())).collect()
+    }
 }
 
 /// Starts the controller.
 pub fn start(cluster: &Cluster, config: AutoscalerConfig) {
+    let settings = AutoscalerSettings {
+        flags: config.flags,
+        metrics_freshness: (config.sync_period / FRESH_PART).min(FRESH_MAX),
+        field_manager: FIELD_MANAGER,
+    };
     let controller = Arc::new(Controller {
         cluster: cluster.clone(),
-        config,
+        sync_period: config.sync_period,
+        autoscaler: Autoscaler::new(cluster.client().clone(), settings),
         autoscalers: cluster.autoscalers(),
-        pods: cluster.pods(),
+        pods: CachedPods(cluster.pods()),
         queue: Arc::default(),
-        scales: Scales::default(),
         memories: Mutex::default(),
     });
     let starter = cluster.clone();
@@ -59,7 +67,7 @@ pub fn start(cluster: &Cluster, config: AutoscalerConfig) {
         let synced = async {
             tokio::join!(
                 controller.autoscalers.wait_synced(),
-                controller.pods.wait_synced()
+                controller.pods.0.wait_synced()
             )
         };
         tokio::select! {
@@ -91,164 +99,42 @@ impl Controller {
         let started = Instant::now();
         let Some(autoscaler) = self.autoscalers.get(&key) else {
             self.memories().remove(&key);
+            self.autoscaler.forget(&key.namespace, &key.name);
             return Ok(Next::Wait);
         };
-        if let Some(spec) = &autoscaler.spec
-            && let Err(error) = self.decide_and_act(&key, &autoscaler, spec).await
-        {
+        if let Err(error) = self.look(&key, &autoscaler).await {
             tracing::debug!(autoscaler = %key, error = &error as &dyn std::error::Error, "cycle failed");
         }
         Ok(Next::After(
-            self.config.sync_period.saturating_sub(started.elapsed()),
+            self.sync_period.saturating_sub(started.elapsed()),
         ))
     }
 
-    async fn decide_and_act(
+    async fn look(
         &self,
         key: &ObjectKey,
         autoscaler: &HorizontalPodAutoscaler,
-        spec: &HorizontalPodAutoscalerSpec,
     ) -> Result<(), ControllerError> {
-        let client = self.cluster.client();
-        let previous = autoscaler.status.clone().unwrap_or_default();
-        let scale = match self
-            .scales
-            .read(client, &key.namespace, &spec.scale_target_ref)
-            .await
-        {
-            Ok(scale) => scale,
-            Err(error) => {
-                let (status, event) =
-                    scale_read_failed(&previous, &error.api_message(), Timestamp::now());
-                self.record(autoscaler, &event);
-                return self.write_status(key, &previous, &status).await;
-            }
+        let Some(spec) = &autoscaler.spec else {
+            return Ok(());
         };
-        let mut memory = self
-            .memories()
-            .get(key)
-            .map(|known| known.memory.clone())
-            .unwrap_or_default();
-        let decision = self
-            .observe_and_decide(key, spec, &scale, &mut memory)
+        let previous = autoscaler.status.clone().unwrap_or_default();
+        let subject = Subject {
+            namespace: &key.namespace,
+            name: &key.name,
+            spec,
+            status: &previous,
+        };
+        let mut memory = self.memories().get(key).cloned().unwrap_or_default();
+        let cycle = self
+            .autoscaler
+            .cycle(subject, &self.pods, &mut memory, Timestamp::now)
             .await;
-        let outcome = self.act(key, spec, &scale, &decision, &mut memory).await;
-        self.memories().entry(key.clone()).or_default().memory = memory;
-        for event in decision
-            .events
-            .iter()
-            .chain(&scale_outcome_events(&decision, &outcome))
-        {
+        self.memories().insert(key.clone(), memory);
+        for event in &cycle.events {
             self.record(autoscaler, event);
         }
-        let status = next_status(
-            &previous,
-            scale.replicas(),
-            &decision,
-            &outcome,
-            Timestamp::now(),
-        );
-        self.write_status(key, &previous, &status).await
-    }
-
-    async fn observe_and_decide(
-        &self,
-        key: &ObjectKey,
-        spec: &HorizontalPodAutoscalerSpec,
-        scale: &Scale,
-        memory: &mut Memory,
-    ) -> Decision {
-        let mut pods = Vec::new();
-        let mut readings = Vec::new();
-        let mut selector = Ok(());
-        if needs_metrics(spec, scale.replicas()) {
-            match self.select(key, scale.selector()) {
-                Ok(selected) => {
-                    pods = selected;
-                    let usage =
-                        PodUsage::read(self.cluster.client(), &key.namespace, scale.selector())
-                            .await;
-                    let metrics = spec.metrics.as_deref().unwrap_or_default();
-                    readings = metrics.iter().map(|metric| usage.samples(metric)).collect();
-                }
-                Err(fault) => selector = Err(fault),
-            }
-        }
-        let observed = Observed {
-            spec_replicas: scale.replicas(),
-            selector,
-            pods: &pods,
-            readings,
-        };
-        decide(
-            spec,
-            &observed,
-            memory,
-            &self.config.flags,
-            Timestamp::now(),
-        )
-    }
-
-    /// The pods of the target, unless another autoscaler selects them too.
-    fn select(&self, key: &ObjectKey, text: &str) -> Result<Vec<PodView>, SelectorFault> {
-        if text.is_empty() {
-            return Err(SelectorFault::Missing);
-        }
-        let query = LabelQuery::parse(text).map_err(SelectorFault::Invalid)?;
-        let mut pods = self.pods.indexed(&in_namespace(&key.namespace));
-        pods.retain(|pod| query.matches(pod.metadata.labels.as_ref()));
-        pods.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
-        let mut memories = self.memories();
-        memories.entry(key.clone()).or_default().query = Some(query);
-        let mut rivals: Vec<String> = memories
-            .iter()
-            .filter(|(other, known)| {
-                let selects_any = |query: &LabelQuery| {
-                    pods.iter()
-                        .any(|pod| query.matches(pod.metadata.labels.as_ref()))
-                };
-                other.namespace == key.namespace && known.query.as_ref().is_some_and(selects_any)
-            })
-            .map(|(other, _)| other.to_string())
-            .collect();
-        if rivals.len() > 1 {
-            rivals.sort();
-            let rivals = rivals.join(" ");
-            let text =
-                format!("pods by selector {text} are controlled by multiple HPAs: [{rivals}]");
-            return Err(SelectorFault::Ambiguous(text));
-        }
-        Ok(pods.iter().map(|pod| PodView::from(pod.as_ref())).collect())
-    }
-
-    async fn act(
-        &self,
-        key: &ObjectKey,
-        spec: &HorizontalPodAutoscalerSpec,
-        scale: &Scale,
-        decision: &Decision,
-        memory: &mut Memory,
-    ) -> Outcome {
-        let Some(rescale) = &decision.rescale else {
-            return Outcome::Unneeded;
-        };
-        let (client, target) = (self.cluster.client(), &spec.scale_target_ref);
-        match self
-            .scales
-            .write(client, &key.namespace, target, rescale.replicas)
-            .await
-        {
-            Ok(()) => {
-                memory.rescaled(
-                    spec.behavior.as_ref(),
-                    scale.replicas(),
-                    rescale.replicas,
-                    Timestamp::now(),
-                );
-                Outcome::Scaled
-            }
-            Err(error) => Outcome::Failed(error.api_message()),
-        }
+        self.write_status(key, &previous, &cycle.status).await
     }
 
     async fn write_status(
@@ -287,7 +173,7 @@ impl Controller {
         );
     }
 
-    fn memories(&self) -> MutexGuard<'_, HashMap<ObjectKey, Remembered>> {
+    fn memories(&self) -> MutexGuard<'_, HashMap<ObjectKey, Memory>> {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

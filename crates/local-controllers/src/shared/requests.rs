@@ -7,7 +7,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 /// The manager name upstream's controllers leave in managedFields.
-const FIELD_MANAGER: &str = "kube-controller-manager";
+pub const FIELD_MANAGER: &str = "kube-controller-manager";
 
 /// A request of a controller that did not go through.
 #[derive(Debug, thiserror::Error)]

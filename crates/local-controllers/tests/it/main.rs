@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod autoscaler;
+mod autoscaler_metrics;
 mod burst;
+mod fake_metrics;
 mod kubelet;
 mod nodes;
 mod recorded;

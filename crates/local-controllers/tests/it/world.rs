@@ -47,6 +47,15 @@ impl World {
         }
     }
 
+    /// What somebody else has started.
+    pub fn around(server: TestServer, client: Client, shutdown: CancellationToken) -> Self {
+        World {
+            client,
+            shutdown,
+            _server: server,
+        }
+    }
+
     /// With three nodes like those of the recordings.
     pub async fn with_nodes() -> Self {
         let config = ControllersConfig {

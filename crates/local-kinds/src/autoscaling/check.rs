@@ -23,8 +23,12 @@ const LONGEST_PERIOD_SECONDS: i64 = 1800;
 pub fn spec(spec: &Value) -> Vec<FieldError> {
     let most = number(spec, "maxReplicas");
     let least = integer(spec, "minReplicas");
+    let outside = |one: &Value| matches!(text(one, "type"), "Object" | "External");
+    let has_outside = list(spec, "metrics").iter().any(outside);
     let mut errors = Vec::new();
-    if let Some(least) = least.filter(|least| *least < 1) {
+    // To zero, as from 1.37 on, where something outside of the pods can wake them.
+    let lowest = i64::from(!has_outside);
+    if let Some(least) = least.filter(|least| *least < lowest) {
         let words = "must be greater than or equal to 1";
         errors.push(FieldError::invalid("spec.minReplicas", least, words));
     }
@@ -43,8 +47,7 @@ pub fn spec(spec: &Value) -> Vec<FieldError> {
     for (position, metric) in list(spec, "metrics").iter().enumerate() {
         errors.extend(check_metric(metric, &index("spec.metrics", position)));
     }
-    let outside = |one: &Value| matches!(text(one, "type"), "Object" | "External");
-    if least == Some(0) && !list(spec, "metrics").iter().any(outside) {
+    if least == Some(0) && !has_outside {
         let words = "must specify at least one Object or External metric to support scaling to zero replicas";
         errors.push(FieldError::forbidden("spec.metrics", words));
     }

@@ -100,10 +100,14 @@ impl KindRules for AutoscalerRules {
     }
 }
 
-/// Tolerances are behind a feature gate that is off.
+/// Tolerances are kept as from 1.35 on; one that is none is dropped, as by 1.34, which keeps them behind a gate.
 fn drop_gated(object: &mut Value) {
     for direction in ["scaleUp", "scaleDown"] {
-        if let Some(rules) = object.pointer_mut(&format!("/spec/behavior/{direction}")) {
+        let Some(rules) = object.pointer_mut(&format!("/spec/behavior/{direction}")) else {
+            continue;
+        };
+        let tolerance = Quantity::from_value(&rules["tolerance"]);
+        if tolerance.map_or(true, |tolerance| tolerance.to_string().starts_with('-')) {
             remove(rules, "tolerance");
         }
     }

@@ -7,7 +7,11 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("cloud-api", &[]),
     ("elastic-core", &[]),
-    ("elastic-controllers", &["elastic-core"]),
+    ("elastic-autoscaler", &["elastic-core"]),
+    (
+        "elastic-controllers",
+        &["elastic-autoscaler", "elastic-core"],
+    ),
     (
         "elastic-install",
         &[
@@ -29,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "local-cloud",
         &["cloud-api", "local-network", "local-runtime"],
     ),
-    ("local-controllers", &["elastic-core"]),
+    ("local-controllers", &["elastic-autoscaler", "elastic-core"]),
     ("local-gateway", &["local-network"]),
     ("local-kinds", &["local-schema"]),
     ("local-network", &[]),
