@@ -16,6 +16,6 @@ pub use admission::{
 };
 pub use burst::run_burst;
 pub use definition::{DefinitionError, install_definitions};
-pub use elastic_workload::{ElasticWorkloadConfig, run_elastic_workload};
+pub use elastic_workload::{ElasticWorkloadConfig, return_replicas, run_elastic_workload};
 pub use routing::{RoutingView, follow_routing};
 pub use run::{ControllersConfig, run_controllers};

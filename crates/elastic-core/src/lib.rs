@@ -14,6 +14,7 @@ pub mod names;
 pub mod pod_sizing;
 pub mod quantity;
 pub mod routing;
+pub mod strategic_merge;
 pub mod timeline;
 
 pub use elastic_workload::ElasticWorkload;

@@ -52,6 +52,10 @@ pub const UNIT_LABEL: &str = "autoscaling.alibabacloud.com/elastic-unit";
 pub const WORKLOAD_LABEL: &str = "autoscaling.alibabacloud.com/elastic-workload";
 /// Fingerprint of what a unit Deployment was last derived from.
 pub const DERIVED_FROM_ANNOTATION: &str = "autoscaling.alibabacloud.com/derived-from";
+/// Marks a workload whose replicas an ElasticWorkload distributes.
+pub const SOURCE_LABEL: &str = "autoscaling.alibabacloud.com/elastic-source";
+/// On such a workload: whose it is and what it gets back, as JSON; see [`crate::elastic_workload::SourceMark`].
+pub const SOURCE_ANNOTATION: &str = "autoscaling.alibabacloud.com/elastic-source-of";
 /// Moments of a pod's way to the cloud, as JSON; see [`crate::timeline::PodMoments`].
 pub const POD_MOMENTS_ANNOTATION: &str = "autoscaling.alibabacloud.com/moments";
 

@@ -1,27 +1,31 @@
-//! The overflow controller: keeps the source and the unit Deployments of every ElasticWorkload at their shares.
+//! The overflow controller: keeps the source and the units of every ElasticWorkload at their shares.
 //!
 //! Each pass starts from what the API says now; a lost event or a second copy of the controller changes nothing. When an
-//! ElasticWorkload is deleted, its units go with it by ownership and the source keeps the replicas it has: taking the
-//! policy away never pushes load on to owned nodes, and there is no finalizer that an uninstalled controller would leave
-//! behind.
+//! ElasticWorkload is deleted, its units go with it by ownership, and the source gets their replicas back by the mark it
+//! carries: there is no finalizer that an uninstalled controller would leave behind.
 
 mod children;
+mod give_back;
+mod place_report;
 mod reconcile;
 mod report;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use elastic_core::ElasticWorkload;
+use elastic_core::elastic_workload::SourceKind;
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::DynamicObject;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+pub use give_back::return_replicas;
 pub(crate) use reconcile::ReconcileError;
 
 /// How the controller behaves in time.
@@ -31,6 +35,10 @@ pub struct ElasticWorkloadConfig {
     pub hold_check_interval: Duration,
     /// Least time between two status writes that only bring newer pod counts.
     pub count_interval: Duration,
+    /// Least time between two looks at all pods for want of capacity.
+    pub shortage_interval: Duration,
+    /// How long the condition tells of a source that was scaled by hand.
+    pub hand_scaled_shown: Duration,
     /// First wait after a failure; doubled up to [`Self::retry_most`].
     pub retry_first: Duration,
     /// Longest wait after failures.
@@ -42,6 +50,8 @@ impl Default for ElasticWorkloadConfig {
         Self {
             hold_check_interval: Duration::from_millis(300),
             count_interval: Duration::from_millis(250),
+            shortage_interval: Duration::from_secs(1),
+            hand_scaled_shown: Duration::from_secs(600),
             retry_first: Duration::from_millis(200),
             retry_most: Duration::from_secs(30),
         }
@@ -58,6 +68,7 @@ pub(crate) struct Context {
 #[derive(Clone, Copy, Debug, Default)]
 struct Hints {
     counts_written: Option<Instant>,
+    pods_looked_at: Option<Instant>,
     failures: u32,
 }
 
@@ -77,6 +88,20 @@ impl Context {
 
     pub(crate) fn counts_written(&self, uid: &str) {
         self.with_hints(uid, |hints| hints.counts_written = Some(Instant::now()));
+    }
+
+    /// How long to wait before looking at all pods again; zero when a look is due, which is noted.
+    pub(crate) fn pods_due_in(&self, uid: &str) -> Duration {
+        let interval = self.config.shortage_interval;
+        self.with_hints(uid, |hints| {
+            let wait = hints
+                .pods_looked_at
+                .map_or(Duration::ZERO, |at| interval.saturating_sub(at.elapsed()));
+            if wait.is_zero() {
+                hints.pods_looked_at = Some(Instant::now());
+            }
+            wait
+        })
     }
 
     fn succeeded(&self, uid: &str) {
@@ -115,20 +140,35 @@ pub async fn run_elastic_workload(
     config: ElasticWorkloadConfig,
     shutdown: CancellationToken,
 ) {
+    let retry = config.retry_first;
+    let returning =
+        SourceKind::ALL.map(|kind| give_back::run(client.clone(), kind, retry, shutdown.clone()));
+    let distributing = distribute_all(client, config, shutdown);
+    tokio::join!(distributing, futures::future::join_all(returning));
+}
+
+async fn distribute_all(
+    client: Client,
+    config: ElasticWorkloadConfig,
+    shutdown: CancellationToken,
+) {
     let workloads: Api<ElasticWorkload> = Api::all(client.clone());
-    let deployments: Api<Deployment> = Api::all(client.clone());
     let context = Arc::new(Context {
-        client,
+        client: client.clone(),
         config,
         hints: Mutex::default(),
     });
-    let controller = Controller::new(workloads, watcher::Config::default());
+    let mut controller = Controller::new(workloads, watcher::Config::default());
     let store = controller.store();
-    let lookup = store.clone();
+    for kind in SourceKind::ALL {
+        let resource = kind.api_resource();
+        let children: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let lookup = store.clone();
+        let concerned = move |child| concerned(&lookup, kind, &child);
+        controller =
+            controller.watches_with(children, resource, watcher::Config::default(), concerned);
+    }
     controller
-        .watches(deployments, watcher::Config::default(), move |deployment| {
-            concerned(&lookup, &deployment)
-        })
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(pass, after_failure, context.clone())
         .for_each(|outcome| {
@@ -141,26 +181,27 @@ pub async fn run_elastic_workload(
         .await;
 }
 
-/// The workloads whose source or unit `deployment` is.
+/// The workloads whose source or unit `child` is.
 fn concerned(
     store: &Store<ElasticWorkload>,
-    deployment: &Deployment,
+    kind: SourceKind,
+    child: &DynamicObject,
 ) -> Vec<ObjectRef<ElasticWorkload>> {
-    let namespace = deployment.namespace();
-    let name = deployment.name_any();
+    let namespace = child.namespace();
+    let name = child.name_any();
     let owns = |uid: Option<String>| {
-        uid.is_some_and(|uid| {
-            deployment
-                .owner_references()
-                .iter()
-                .any(|owner| owner.uid == uid)
-        })
+        let owners = child.owner_references();
+        uid.is_some_and(|uid| owners.iter().any(|owner| owner.uid == uid))
+    };
+    let is_source = |workload: &ElasticWorkload| {
+        let target = &workload.spec.source_target;
+        target.name == name && SourceKind::of(target) == Some(kind)
     };
     store
         .state()
         .iter()
         .filter(|workload| workload.namespace() == namespace)
-        .filter(|workload| workload.spec.source_target.name == name || owns(workload.uid()))
+        .filter(|workload| is_source(workload) || owns(workload.uid()))
         .map(|workload| ObjectRef::from_obj(workload.as_ref()))
         .collect()
 }

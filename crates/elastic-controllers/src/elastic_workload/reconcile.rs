@@ -1,23 +1,32 @@
 //! One pass over one ElasticWorkload: read, decide by `elastic-core`, write what differs, report.
 
+use std::time::Duration;
+
 use elastic_core::ElasticWorkload;
 use elastic_core::elastic_workload::{
-    ChildAction, ChildState, Distribution, ElasticUnit, FieldError, ScaleState, UnitError,
-    bounds_of_source, bounds_of_unit, derive_unit, distribute, plan_scale, unit_is_current,
-    unit_name, validate,
+    ChildState, Decision, ElasticUnit, FieldError, Observed, PlacePods, RolloutState, RolloutStep,
+    ScaleState, SourceKind, SourceMark, UnitError, bounds_of_unit, decide, derive_unit,
+    last_scaler, plan_rollout, plan_scale, unit_difference, unit_name, validate,
 };
 use elastic_core::names::{POD_MOMENTS_ANNOTATION, UNIT_LABEL};
 use elastic_core::timeline::PodMoments;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
+use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 
 use super::Context;
-use super::children::{Children, child_state, selector_text};
-use super::report::{Happening, Outcome, Problem, Report};
+use super::children::{Children, FIELD_MANAGER, selector_text};
+use super::give_back;
+use super::place_report::PlaceNumbers;
+use super::report::{Outcome, Problem, Report};
+use super::write::Writes;
+
+/// Pods are looked at this often at most while some of them are not ready.
+const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
 /// Why a pass could not finish; it is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +39,13 @@ pub(crate) enum ReconcileError {
         #[source]
         source: Box<kube::Error>,
     },
-    /// A Deployment with a unit's name exists and belongs to somebody else.
-    #[error("deployment {0} exists and does not belong to this elastic workload")]
-    NotOurs(String),
+    /// An object with a unit's name exists and belongs to somebody else.
+    #[error("{noun} {name} exists and does not belong to this elastic workload")]
+    NotOurs { noun: &'static str, name: String },
     /// The source's selector cannot be expressed.
     #[error("read the selector of the source")]
     Selector,
-    /// No Deployment can be derived for a unit.
+    /// No object can be derived for a unit.
     #[error(transparent)]
     Unit(#[from] UnitError),
 }
@@ -58,11 +67,9 @@ impl ReconcileError {
     /// What the user can do something about is reported on the object; the rest is retried quietly.
     fn problem(&self) -> Option<Problem> {
         match self {
-            Self::NotOurs(name) => Some(Problem {
+            Self::NotOurs { .. } => Some(Problem {
                 reason: "UnitNameTaken",
-                message: format!(
-                    "deployment {name} exists and does not belong to this elastic workload; rename the unit or delete it"
-                ),
+                message: format!("{self}; rename the unit or delete it"),
             }),
             Self::Unit(error) => Some(Problem {
                 reason: "UnitNotDerivable",
@@ -89,43 +96,48 @@ pub(super) async fn reconcile(
     workload: &ElasticWorkload,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let seen = Timestamp::now();
-    let children = Children::new(&context.client, workload);
-    let mut report = Report::new(workload, seen);
+    let mut report = Report::new(workload, Timestamp::now());
     let errors = validate(&workload.spec);
-    if !errors.is_empty() {
+    let kind = SourceKind::of(&workload.spec.source_target).filter(|_| errors.is_empty());
+    let Some(kind) = kind else {
         report.outcome(Outcome::Invalid(join(&errors)));
         return report.publish(context).await;
-    }
+    };
+    let children = Children::new(&context.client, workload, kind);
+    leave_former_source(&children, context).await?;
     let Some(source) = children.source().await? else {
-        report.outcome(Outcome::SourceMissing);
+        report.outcome(Outcome::SourceMissing(kind));
         return report.publish(context).await;
     };
+    if let Some(problem) = claimed_by_another(&children, &source, context).await? {
+        report.outcome(Outcome::Failed(problem));
+        report.publish(context).await?;
+        return Ok(Action::requeue(context.config.retry_most));
+    }
+    if kind.is_finished(&source) {
+        report.outcome(Outcome::Finished(kind));
+        return report.publish(context).await;
+    }
     let Some(replicas) = workload.spec.replicas else {
-        let own = source
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.replicas)
-            .unwrap_or(1);
-        children.adopt_replicas(own).await?;
+        // A source whose ElasticWorkload was just replaced brings the total of the former one.
+        let due = SourceMark::of(&source).map(|mark| mark.replicas);
+        children
+            .adopt_replicas(due.unwrap_or_else(|| kind.wanted(&source)))
+            .await?;
         return Ok(Action::await_change());
     };
-    match bring_to_shares(
-        &children,
-        &source,
-        u32::try_from(replicas).unwrap_or(0),
-        &mut report,
-    )
-    .await
-    {
-        Ok(held) => {
-            report.outcome(Outcome::Done { held });
-            let action = report.publish(context).await?;
-            Ok(if held.is_some() {
-                Action::requeue(context.config.hold_check_interval)
-            } else {
-                action
-            })
+    let replicas = u32::try_from(replicas).unwrap_or(0);
+    match bring_to_shares(&children, context, &source, replicas, &mut report).await {
+        Ok(next) => {
+            report.outcome(Outcome::Done {
+                kind,
+                held: next.held,
+                kept: next.kept,
+            });
+            let wait = report.publish_in(context).await?;
+            let held = next.held.map(|_| context.config.hold_check_interval);
+            let soonest = [wait, held, next.look_in].into_iter().flatten().min();
+            Ok(soonest.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => {
             if let Some(problem) = error.problem() {
@@ -145,99 +157,283 @@ fn join(errors: &[FieldError]) -> String {
         .join("; ")
 }
 
+/// A spec that names another source now: the former one gets back what is due.
+async fn leave_former_source(
+    children: &Children<'_>,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let target = &children.workload.spec.source_target;
+    let status = children.workload.status.as_ref();
+    let former = status.and_then(|status| status.source_target.as_ref());
+    let Some(former) =
+        former.filter(|former| former.name != target.name || former.kind != target.kind)
+    else {
+        return Ok(());
+    };
+    let mut workload = children.workload.clone();
+    workload.spec.source_target.name = former.name.clone();
+    workload.spec.source_target.kind = former.kind.clone();
+    workload.spec.source_target.api_version = former.api_version.clone();
+    let Some(kind) = SourceKind::of(&workload.spec.source_target) else {
+        return Ok(());
+    };
+    if let Some(source) = Children::new(&context.client, &workload, kind)
+        .source()
+        .await?
+    {
+        give_back::give_back(&context.client, kind, &source).await?;
+    }
+    Ok(())
+}
+
+/// Two ElasticWorkloads on one source would undo each other's work for ever.
+async fn claimed_by_another(
+    children: &Children<'_>,
+    source: &DynamicObject,
+    context: &Context,
+) -> Result<Option<Problem>, ReconcileError> {
+    let uid = children.workload.uid().unwrap_or_default();
+    let Some(mark) = SourceMark::of(source).filter(|mark| mark.uid != uid) else {
+        return Ok(None);
+    };
+    let claimed = give_back::is_claimed(&context.client, children.kind, source, &mark).await?;
+    Ok(claimed.then(|| Problem {
+        reason: "SourceTaken",
+        message: format!(
+            "spec.sourceTarget.name: {} {} is distributed by ElasticWorkload {} already; delete one of the two",
+            children.kind.noun(),
+            source.name_any(),
+            mark.name
+        ),
+    }))
+}
+
 /// Everything a pass knows about one unit of the spec.
-struct Unit<'a> {
-    spec: &'a ElasticUnit,
-    name: String,
-    derived: Deployment,
-    existing: Option<Deployment>,
+pub(super) struct Unit<'a> {
+    pub(super) spec: &'a ElasticUnit,
+    pub(super) name: String,
+    pub(super) derived: DynamicObject,
+    pub(super) existing: Option<DynamicObject>,
 }
 
 impl Unit<'_> {
-    fn state(&self) -> ChildState {
-        self.existing.as_ref().map(child_state).unwrap_or_default()
+    pub(super) fn state(&self, kind: SourceKind) -> ChildState {
+        let state = self.existing.as_ref().map(|existing| kind.state(existing));
+        ChildState {
+            max: bounds_of_unit(self.spec).max,
+            ..state.unwrap_or_default()
+        }
+    }
+
+    fn rollout(&self, kind: SourceKind) -> RolloutState {
+        let Some(existing) = &self.existing else {
+            return RolloutState::default();
+        };
+        RolloutState {
+            behind: unit_difference(kind, existing, &self.derived).template,
+            ..kind.rollout(existing)
+        }
     }
 }
 
-/// Returns the serverless pods the source still waits for.
+/// What a pass leaves for later.
+struct Next {
+    /// The serverless pods the source still waits for.
+    held: Option<u32>,
+    /// Replicas that stay until others are ready.
+    kept: u32,
+    /// When to look again without any other cause.
+    look_in: Option<Duration>,
+}
+
 async fn bring_to_shares(
     children: &Children<'_>,
-    source: &Deployment,
+    context: &Context,
+    source: &DynamicObject,
     replicas: u32,
     report: &mut Report<'_>,
-) -> Result<Option<u32>, ReconcileError> {
+) -> Result<Next, ReconcileError> {
+    let kind = children.kind;
+    let (units, removed) = find_units(children, source).await?;
+    let names: Vec<String> = units.iter().map(|unit| unit.name.clone()).collect();
+    let selector = kind.selector(source, &names);
+    report.selector(selector_text(&selector)?);
+    let existing = units.iter().filter_map(|unit| unit.existing.as_ref());
+    report.counts(
+        kind,
+        std::iter::once(source).chain(existing).chain(&removed),
+    );
+    note_hand_scaling(children, source, report);
+
+    let policy = children.workload.spec.policy(replicas);
+    let mut observed = observe(children, source, &units, &removed);
+    let patience = policy.shortage.map(|policy| policy.reschedule_after);
+    let look_in = match patience.and_then(|patience| Duration::try_from(patience).ok()) {
+        Some(patience) => {
+            look_at_pods(children, context, &selector, patience, &mut observed).await?
+        }
+        None => None,
+    };
+    let mut decision = decide(&policy, &observed, report.now());
+    if count_living_pods(children, &selector, &decision, &units, &mut observed.scale).await? {
+        decision.plan = plan_scale(&decision.shares, &observed.scale);
+    }
+    let steps = rollout_steps(kind, source, &units, replicas);
+    let writes = Writes {
+        children,
+        source,
+        units: &units,
+        removed: &removed,
+        decision: &decision,
+        steps: &steps,
+        total: replicas,
+    };
+    let asked = writes.apply(report).await?;
+    report.shares(&PlaceNumbers {
+        kind,
+        source,
+        units: &units,
+        decision: &decision,
+        steps: &steps,
+        asked: &asked,
+        recover_after: policy.shortage.map(|policy| policy.recover_after),
+    });
+    if report.rises_now() {
+        report.samples(&children.samples(&selector).await);
+    }
+    record_burst(children, &selector, &units, report).await?;
+    let until = |at: Timestamp| {
+        Duration::try_from(at.duration_since(report.now())).unwrap_or(Duration::ZERO)
+    };
+    let due = decision.look_again.map(until);
+    let shown = report.hand_scaled_until(context.config.hand_scaled_shown);
+    Ok(Next {
+        held: decision.plan.hold.map(|hold| hold.serverless_pods),
+        kept: decision.plan.kept,
+        look_in: [due, look_in, shown].into_iter().flatten().min(),
+    })
+}
+
+/// The units of the spec, and those that are there but no longer in it.
+async fn find_units<'a>(
+    children: &Children<'a>,
+    source: &DynamicObject,
+) -> Result<(Vec<Unit<'a>>, Vec<DynamicObject>), ReconcileError> {
     let workload = children.workload;
     let mut existing = children.units().await?;
     let mut units = Vec::with_capacity(workload.spec.elastic_unit.len());
-    for spec in &workload.spec.elastic_unit {
+    for (index, spec) in workload.spec.elastic_unit.iter().enumerate() {
         let name = unit_name(&source.name_any(), &spec.name);
         let position = existing.iter().position(|unit| unit.name_any() == name);
-        let existing = position.map(|index| existing.swap_remove(index));
         units.push(Unit {
             spec,
             name,
-            derived: derive_unit(workload, source, spec)?,
-            existing,
+            derived: derive_unit(workload, children.kind, source, index)?,
+            existing: position.map(|index| existing.swap_remove(index)),
         });
     }
-    let removed = existing;
-    let bounds: Vec<_> = workload
-        .spec
-        .elastic_unit
-        .iter()
-        .map(bounds_of_unit)
-        .collect();
-    let shares = distribute(
-        replicas,
-        bounds_of_source(&workload.spec.source_target),
-        &bounds,
-    );
-
-    let mut state = ScaleState {
-        source: child_state(source),
-        units: units.iter().map(Unit::state).collect(),
-        removed_unit_pods: removed.iter().map(|unit| child_state(unit).pods).sum(),
-    };
-    report.counts(
-        source,
-        units
-            .iter()
-            .filter_map(|unit| unit.existing.as_ref())
-            .chain(&removed),
-    );
-    if let Some(selector) = source.spec.as_ref().map(|spec| &spec.selector) {
-        report.selector(selector_text(selector)?);
-    }
-    count_living_pods(children, source, &shares, &units, &mut state).await?;
-    for unit in &removed {
-        children.delete(unit).await?;
-        report.happened(Happening::Removed(unit.name_any()));
-    }
-    let held = write_shares(children, source, &shares, &state, &units, report).await?;
-    if report.rises_now()
-        && let Some(selector) = source.spec.as_ref().map(|spec| &spec.selector)
-    {
-        report.samples(&children.samples(selector).await);
-    }
-    record_burst(children, source, &units, report).await?;
-    Ok(held)
+    Ok((units, existing))
 }
 
-/// Before the source may be lowered, the pods are counted one by one: a Deployment's own numbers leave out the pods
-/// that are still ending.
+/// What was last asked of the source is on the source itself, so anything else was set by somebody else.
+fn note_hand_scaling(children: &Children<'_>, source: &DynamicObject, report: &mut Report<'_>) {
+    let kind = children.kind;
+    let uid = children.workload.uid().unwrap_or_default();
+    let mark = SourceMark::of(source).filter(|mark| mark.uid == uid);
+    let wanted = kind.wanted(source);
+    match mark.filter(|mark| mark.asked != wanted) {
+        Some(mark) => {
+            let by = last_scaler(source, kind.replicas_field(), FIELD_MANAGER);
+            report.hand_scaled(kind, mark.asked, wanted, by.as_deref());
+        }
+        None => report.not_hand_scaled(),
+    }
+}
+
+fn observe(
+    children: &Children<'_>,
+    source: &DynamicObject,
+    units: &[Unit<'_>],
+    removed: &[DynamicObject],
+) -> Observed {
+    let kind = children.kind;
+    let removed: Vec<ChildState> = removed.iter().map(|unit| kind.state(unit)).collect();
+    let status = children.workload.status.as_ref();
+    let known = status.and_then(|status| status.source_target.as_ref());
+    let of_unit = |unit: &Unit<'_>| {
+        let all = status.map(|status| &status.elastic_units_status);
+        all.into_iter()
+            .flatten()
+            .find(|known| known.name == unit.spec.name)
+    };
+    let count = |value: i32| u32::try_from(value).ok();
+    let shortages = std::iter::once(known.and_then(|known| known.shortage.clone()));
+    let shares = std::iter::once(known.and_then(|known| count(known.wanted_replicas)));
+    Observed {
+        scale: ScaleState {
+            source: kind.state(source),
+            units: units.iter().map(|unit| unit.state(kind)).collect(),
+            removed_unit_pods: removed.iter().map(|state| state.pods).sum(),
+            removed_unit_ready: removed.iter().map(|state| state.ready).sum(),
+        },
+        pods: Vec::new(),
+        shortages: shortages
+            .chain(
+                units
+                    .iter()
+                    .map(|unit| of_unit(unit).and_then(|known| known.shortage.clone())),
+            )
+            .collect(),
+        shares: shares
+            .chain(
+                units
+                    .iter()
+                    .map(|unit| of_unit(unit).and_then(|known| count(known.wanted_replicas))),
+            )
+            .collect(),
+    }
+}
+
+/// Looks at the pods one by one while some of them are not ready. Their conditions wake nobody, so it says when to look
+/// again.
+async fn look_at_pods(
+    children: &Children<'_>,
+    context: &Context,
+    selector: &LabelSelector,
+    patience: Duration,
+    observed: &mut Observed,
+) -> Result<Option<Duration>, ReconcileError> {
+    let states = || std::iter::once(&observed.scale.source).chain(&observed.scale.units);
+    if states().all(|state| state.ready >= state.wanted) {
+        return Ok(None);
+    }
+    let wait = context.pods_due_in(&children.workload.uid().unwrap_or_default());
+    if !wait.is_zero() {
+        return Ok(Some(wait));
+    }
+    let units = &children.workload.spec.elastic_unit;
+    let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+    let mut pods: Vec<PlacePods> = children.place_pods(selector, &names).await?;
+    for (place, state) in pods.iter_mut().zip(states()) {
+        place.wanted = state.wanted;
+    }
+    observed.pods = pods;
+    let interval = context.config.shortage_interval;
+    Ok(Some((patience / 2).min(LONGEST_LOOK).max(interval)))
+}
+
+/// Before the source may be lowered, the pods are counted one by one: a workload's own numbers leave out the pods
+/// that are still ending. Returns whether `state` was made more exact.
 async fn count_living_pods(
     children: &Children<'_>,
-    source: &Deployment,
-    shares: &Distribution,
+    selector: &LabelSelector,
+    decision: &Decision,
     units: &[Unit<'_>],
     state: &mut ScaleState,
-) -> Result<(), ReconcileError> {
-    if shares.source >= state.source.wanted || plan_scale(shares, state).hold.is_some() {
-        return Ok(());
+) -> Result<bool, ReconcileError> {
+    if decision.shares.source >= state.source.wanted || decision.plan.hold.is_some() {
+        return Ok(false);
     }
-    let Some(selector) = source.spec.as_ref().map(|spec| &spec.selector) else {
-        return Ok(());
-    };
     let pods = children.unit_pods(selector).await?;
     let unit = |pod: &PartialObjectMeta<Pod>| pod.labels().get(UNIT_LABEL).cloned();
     let living: Vec<String> = pods.iter().filter_map(unit).collect();
@@ -251,113 +447,32 @@ async fn count_living_pods(
         others = others.saturating_sub(state.pods);
     }
     state.removed_unit_pods = others;
-    Ok(())
+    Ok(true)
 }
 
-async fn write_shares(
-    children: &Children<'_>,
-    source: &Deployment,
-    shares: &Distribution,
-    state: &ScaleState,
+fn rollout_steps(
+    kind: SourceKind,
+    source: &DynamicObject,
     units: &[Unit<'_>],
-    report: &mut Report<'_>,
-) -> Result<Option<u32>, ReconcileError> {
-    let plan = plan_scale(shares, state);
-    let mut source_wanted = state.source.wanted;
-    let mut unit_wanted: Vec<u32> = state.units.iter().map(|unit| unit.wanted).collect();
-    // Units whose Deployment is made or rewritten get their number with the same write.
-    let mut whole = vec![false; units.len()];
-    for (index, unit) in units.iter().enumerate() {
-        let current = unit
-            .existing
-            .as_ref()
-            .is_some_and(|existing| unit_is_current(existing, &unit.derived));
-        whole[index] = !current;
-    }
-    for action in &plan.actions {
-        match *action {
-            ChildAction::SetSource(replicas) => {
-                children.set_replicas(&source.name_any(), replicas).await?;
-                source_wanted = replicas;
-            }
-            ChildAction::SetUnit(index, replicas) => {
-                if !whole[index] {
-                    children.set_replicas(&units[index].name, replicas).await?;
-                    report.happened(Happening::Scaled {
-                        name: units[index].name.clone(),
-                        replicas,
-                    });
-                }
-                unit_wanted[index] = replicas;
-            }
-        }
-    }
-    for (index, unit) in units.iter().enumerate().filter(|(index, _)| whole[*index]) {
-        write_unit(children, unit, unit_wanted[index], report).await?;
-    }
-    let wanted = units
-        .iter()
-        .zip(&unit_wanted)
-        .map(|(unit, wanted)| (unit.spec.name.clone(), *wanted));
-    report.shares(source_wanted, wanted.collect(), shares.unplaced);
-    Ok(plan.hold.map(|hold| hold.serverless_pods))
-}
-
-async fn write_unit(
-    children: &Children<'_>,
-    unit: &Unit<'_>,
-    replicas: u32,
-    report: &mut Report<'_>,
-) -> Result<(), ReconcileError> {
-    let mut derived = unit.derived.clone();
-    if let Some(spec) = derived.spec.as_mut() {
-        spec.replicas = Some(i32::try_from(replicas).unwrap_or(i32::MAX));
-    }
-    let selector =
-        |deployment: &Deployment| deployment.spec.as_ref().map(|spec| spec.selector.clone());
-    match &unit.existing {
-        None => {
-            children.create(&derived).await?;
-            report.happened(Happening::Created {
-                name: unit.name.clone(),
-                replicas,
-            });
-        }
-        Some(existing) if selector(existing) != selector(&derived) => {
-            // A selector cannot be changed; the unit is made anew in the next pass, which its deletion wakes.
-            children.delete(existing).await?;
-            report.happened(Happening::Removed(unit.name.clone()));
-        }
-        Some(existing) => {
-            children.update(existing, &derived).await?;
-            report.happened(Happening::Followed(unit.name.clone()));
-        }
-    }
-    Ok(())
+    total: u32,
+) -> Vec<RolloutStep> {
+    let states: Vec<RolloutState> = units.iter().map(|unit| unit.rollout(kind)).collect();
+    plan_rollout(kind.budget(source, total), &kind.rollout(source), &states)
 }
 
 /// Keeps the moments of a rise once all of its overflow is ready, because its pods will not live for ever.
 async fn record_burst(
     children: &Children<'_>,
-    source: &Deployment,
+    selector: &LabelSelector,
     units: &[Unit<'_>],
     report: &mut Report<'_>,
 ) -> Result<(), ReconcileError> {
     let Some(since) = report.unrecorded_rise() else {
         return Ok(());
     };
-    let Some(selector) = source.spec.as_ref().map(|spec| &spec.selector) else {
-        return Ok(());
-    };
-    let all_ready = |unit: &Unit<'_>| {
-        let wanted = unit.state().wanted;
-        let ready = unit
-            .existing
-            .as_ref()
-            .and_then(|unit| unit.status.as_ref()?.ready_replicas);
-        wanted == u32::try_from(ready.unwrap_or(0)).unwrap_or(0)
-    };
-    if !units.iter().all(all_ready) || units.iter().all(|unit| unit.state().wanted == 0) {
+    let states: Vec<ChildState> = units.iter().map(|unit| unit.state(children.kind)).collect();
+    let all_ready = states.iter().all(|state| state.wanted == state.ready);
+    if !all_ready || states.iter().all(|state| state.wanted == 0) {
         return Ok(());
     }
     let pods = children.unit_pods(selector).await?;

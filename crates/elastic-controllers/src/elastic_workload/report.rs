@@ -1,17 +1,17 @@
 //! What a pass tells the user: status, conditions and events on the ElasticWorkload, written only when they differ.
 
+use std::time::Duration;
+
 use elastic_core::ElasticWorkload;
 use elastic_core::elastic_workload::{
-    ConditionStatus, ElasticUnitStatus, ElasticWorkloadStatus, ScaleMoments, SourceTargetStatus,
-    set_condition,
+    ConditionStatus, ElasticWorkloadStatus, ScaleMoments, Shortage, SourceKind, set_condition,
 };
 use elastic_core::events::{EventKind, event};
 use elastic_core::timeline::{BurstMoments, PodMoments, SampleMoments, sample_behind};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::{Context, ReconcileError};
 
 const COMPONENT: &str = "ElasticWorkload";
+const HAND_SCALED: &str = "HandScaled";
 
 /// Something a user can act on.
 pub(super) struct Problem {
@@ -28,9 +29,14 @@ pub(super) struct Problem {
 
 /// How a pass ended.
 pub(super) enum Outcome {
-    Done { held: Option<u32> },
+    Done {
+        kind: SourceKind,
+        held: Option<u32>,
+        kept: u32,
+    },
     Invalid(String),
-    SourceMissing,
+    SourceMissing(SourceKind),
+    Finished(SourceKind),
     Failed(Problem),
 }
 
@@ -39,126 +45,138 @@ pub(super) enum Happening {
     Created { name: String, replicas: u32 },
     Scaled { name: String, replicas: u32 },
     Followed(String),
+    Paused { name: String, until: String },
     Removed(String),
 }
 
 /// Collects what a pass finds and does.
 pub(super) struct Report<'a> {
-    workload: &'a ElasticWorkload,
+    pub(super) workload: &'a ElasticWorkload,
     seen: Timestamp,
-    next: ElasticWorkloadStatus,
-    events: Vec<(EventKind, &'static str, String)>,
+    pub(super) next: ElasticWorkloadStatus,
+    /// What was short before this pass, the source without a name.
+    pub(super) shortages: Vec<(String, Shortage)>,
+    pub(super) events: Vec<(EventKind, &'static str, String)>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(workload: &'a ElasticWorkload, seen: Timestamp) -> Self {
         let next = workload.status.clone().unwrap_or_default();
+        let source = next.source_target.iter();
+        let source = source.filter_map(|source| Some((String::new(), source.shortage.clone()?)));
+        let units = next.elastic_units_status.iter();
+        let units = units.filter_map(|unit| Some((unit.name.clone(), unit.shortage.clone()?)));
         Self {
             workload,
             seen,
+            shortages: source.chain(units).collect(),
             next,
             events: Vec::new(),
         }
     }
 
+    /// When the pass began.
+    pub(super) fn now(&self) -> Timestamp {
+        self.seen
+    }
+
     pub(super) fn counts<'d>(
         &mut self,
-        source: &'d Deployment,
-        units: impl Iterator<Item = &'d Deployment>,
+        kind: SourceKind,
+        children: impl Iterator<Item = &'d DynamicObject>,
     ) {
-        let statuses: Vec<&DeploymentStatus> = std::iter::once(source)
-            .chain(units)
-            .filter_map(|child| child.status.as_ref())
-            .collect();
-        self.next.replicas = statuses.iter().filter_map(|status| status.replicas).sum();
-        self.next.ready_replicas = statuses
+        let (mut pods, mut ready) = (0, 0);
+        for child in children {
+            let (child_pods, child_ready) = kind.counts(child);
+            pods += child_pods;
+            ready += child_ready;
+        }
+        self.next.replicas = i32::try_from(pods).unwrap_or(i32::MAX);
+        self.next.ready_replicas = i32::try_from(ready).unwrap_or(i32::MAX);
+    }
+
+    /// The source was scaled past the ElasticWorkload.
+    pub(super) fn hand_scaled(&mut self, kind: SourceKind, from: u32, to: u32, by: Option<&str>) {
+        let noun = kind.noun();
+        let name = &self.workload.spec.source_target.name;
+        let by = by.map(|by| format!(" by {by}")).unwrap_or_default();
+        let message = format!(
+            "{noun} {name} was scaled from {from} to {to}{by}; it gets its share again. Scale ElasticWorkload {} instead, and point autoscalers at it",
+            self.workload.name_any()
+        );
+        let known = self
+            .next
+            .conditions
             .iter()
-            .filter_map(|status| status.ready_replicas)
-            .sum();
+            .any(|condition| condition.type_ == HAND_SCALED && condition.message == message);
+        // The condition tells of the last time, so its time moves with every one.
+        self.next
+            .conditions
+            .retain(|condition| condition.type_ != HAND_SCALED);
+        self.condition(HAND_SCALED, true, "SourceScaled", &message);
+        if !known {
+            self.events
+                .push((EventKind::Warning, "HandScaled", message));
+        }
+    }
+
+    pub(super) fn not_hand_scaled(&mut self) {
+        let known = self
+            .next
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == HAND_SCALED);
+        if !known {
+            let message = "nobody has scaled the source past the ElasticWorkload";
+            self.condition(HAND_SCALED, false, "AsAsked", message);
+        }
+    }
+
+    /// How long the condition about hand-scaling is still shown; one that is over is taken back.
+    pub(super) fn hand_scaled_until(&mut self, shown: Duration) -> Option<Duration> {
+        let condition = self
+            .next
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == HAND_SCALED && condition.status == "True")?;
+        let age = self.seen.duration_since(condition.last_transition_time.0);
+        let left = shown.checked_sub(Duration::try_from(age).unwrap_or(Duration::ZERO));
+        if left.is_none_or(|left| left.is_zero()) {
+            let message = "nobody has scaled the source lately";
+            self.condition(HAND_SCALED, false, "AsAsked", message);
+            return None;
+        }
+        left
     }
 
     pub(super) fn selector(&mut self, text: String) {
         self.next.selector = text;
     }
 
-    pub(super) fn happened(&mut self, happening: Happening) {
+    pub(super) fn happened(&mut self, kind: SourceKind, happening: Happening) {
+        let noun = kind.noun();
         let (reason, message) = match happening {
             Happening::Created { name, replicas } => (
                 "UnitCreation",
-                format!("created deployment {name} with {replicas} replicas"),
+                format!("created {noun} {name} with {replicas} replicas"),
             ),
-            Happening::Scaled { name, replicas } => (
+            Happening::Scaled { name, replicas } => {
+                ("UnitUpdate", format!("scaled {noun} {name} to {replicas}"))
+            }
+            Happening::Followed(name) => {
+                ("UnitUpdate", format!("{noun} {name} follows its source"))
+            }
+            Happening::Paused { name, until } => (
                 "UnitUpdate",
-                format!("scaled deployment {name} to {replicas}"),
+                format!("the rollout of {noun} {name} stands still until {until}"),
             ),
-            Happening::Followed(name) => (
-                "UnitUpdate",
-                format!("deployment {name} follows its source's template"),
-            ),
-            Happening::Removed(name) => ("UnitUpdate", format!("removed deployment {name}")),
+            Happening::Removed(name) => ("UnitUpdate", format!("removed {noun} {name}")),
         };
         self.events.push((EventKind::Normal, reason, message));
     }
 
-    /// What was asked of whom; `unplaced` replicas found no place.
-    pub(super) fn shares(&mut self, source: u32, units: Vec<(String, u32)>, unplaced: u32) {
-        let count = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-        let now = self.seen;
-        let old = self.next.clone();
-        let stamp = |before: Option<(i32, Option<Time>)>, wanted: i32| match before {
-            Some((replicas, at)) if replicas == wanted => at.or(Some(Time(now))),
-            _ => Some(Time(now)),
-        };
-        let target = &self.workload.spec.source_target;
-        let before = old
-            .source_target
-            .map(|source| (source.desired_replicas, source.update_timestamp));
-        self.next.source_target = Some(SourceTargetStatus {
-            api_version: target.api_version.clone(),
-            kind: target.kind.clone(),
-            name: target.name.clone(),
-            desired_replicas: count(source),
-            update_timestamp: stamp(before, count(source)),
-        });
-        let summary: Vec<String> = units
-            .iter()
-            .map(|(name, wanted)| format!("{name} {wanted}"))
-            .collect();
-        self.next.elastic_units_status = units
-            .into_iter()
-            .map(|(name, wanted)| {
-                let before = old
-                    .elastic_units_status
-                    .iter()
-                    .find(|unit| unit.name == name);
-                let before =
-                    before.map(|unit| (unit.desired_replicas, unit.update_timestamp.clone()));
-                let update_timestamp = stamp(before, count(wanted));
-                ElasticUnitStatus {
-                    name,
-                    desired_replicas: count(wanted),
-                    update_timestamp,
-                }
-            })
-            .collect();
-        self.moments(&format!("source {source}, units [{}]", summary.join(", ")));
-        let message = if unplaced == 0 {
-            "every replica has a place".to_owned()
-        } else {
-            format!(
-                "{unplaced} replicas find no place: source and units are at their max; raise a max or add a unit"
-            )
-        };
-        let reason = if unplaced == 0 {
-            "Placed"
-        } else {
-            "AllPlacesFull"
-        };
-        self.condition("Placed", unplaced == 0, reason, &message);
-    }
-
     /// A new number of replicas is stamped once, when its shares have been written.
-    fn moments(&mut self, shares: &str) {
+    pub(super) fn moments(&mut self, shares: &str) {
         let Some(to) = self.workload.spec.replicas else {
             return;
         };
@@ -230,41 +248,59 @@ impl<'a> Report<'a> {
         let target = &self.workload.spec.source_target.name;
         let namespace = self.workload.namespace().unwrap_or_default();
         match outcome {
-            Outcome::Done { held } => {
-                self.condition("Valid", true, "Valid", "the spec is valid");
-                self.condition(
-                    "SourceFound",
-                    true,
-                    "Found",
-                    &format!("deployment {target} found"),
-                );
-                let (reason, message) = match held {
-                    Some(pods) => (
+            Outcome::Done { kind, held, kept } => {
+                self.found(kind);
+                let (reason, message) = match (held, kept) {
+                    (Some(pods), _) => (
                         "WaitingForServerless",
                         format!(
                             "the source keeps its replicas until {pods} serverless pods are gone"
                         ),
                     ),
-                    None => (
+                    (None, 0) => (
                         "Reconciled",
                         "source and units have been asked for their shares".to_owned(),
                     ),
+                    (None, kept) => (
+                        "WaitingForReady",
+                        format!("{kept} replicas stay until others are ready in their place"),
+                    ),
                 };
                 self.condition("Ready", true, reason, &message);
+                self.next.observed_generation = self.workload.meta().generation;
+            }
+            Outcome::Finished(kind) => {
+                self.found(kind);
+                let message = format!(
+                    "{} {target} has finished; nothing is scaled any more",
+                    kind.noun()
+                );
+                self.condition("Ready", true, "SourceFinished", &message);
                 self.next.observed_generation = self.workload.meta().generation;
             }
             Outcome::Invalid(message) => {
                 let message = format!("{message}; the last valid spec stays in force");
                 self.failure("Valid", "Invalid", &message);
             }
-            Outcome::SourceMissing => {
+            Outcome::SourceMissing(kind) => {
                 let message = format!(
-                    "deployment {target} does not exist in namespace {namespace}; create it or correct spec.sourceTarget.name"
+                    "{} {target} does not exist in namespace {namespace}; create it or correct spec.sourceTarget.name",
+                    kind.noun()
                 );
                 self.failure("SourceFound", "SourceMissing", &message);
             }
             Outcome::Failed(problem) => self.failure("Ready", problem.reason, &problem.message),
         }
+    }
+
+    fn found(&mut self, kind: SourceKind) {
+        let message = format!(
+            "{} {} found",
+            kind.noun(),
+            self.workload.spec.source_target.name
+        );
+        self.condition("Valid", true, "Valid", "the spec is valid");
+        self.condition("SourceFound", true, "Found", &message);
     }
 
     fn failure(&mut self, type_: &str, reason: &'static str, message: &str) {
@@ -278,7 +314,13 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn condition(&mut self, type_: &str, holds: bool, reason: &str, message: &str) -> bool {
+    pub(super) fn condition(
+        &mut self,
+        type_: &str,
+        holds: bool,
+        reason: &str,
+        message: &str,
+    ) -> bool {
         let generation = self.workload.meta().generation;
         let status = ConditionStatus::from(holds);
         let message_or_reason_differs = !self.next.conditions.iter().any(|condition| {
@@ -295,17 +337,26 @@ impl<'a> Report<'a> {
         ) || (message_or_reason_differs && !holds)
     }
 
-    /// Writes the status when it differs and posts the events.
+    /// As [`Self::publish_in`], when nothing else is to be waited for.
     pub(super) async fn publish(self, context: &Context) -> Result<Action, ReconcileError> {
+        let wait = self.publish_in(context).await?;
+        Ok(wait.map_or_else(Action::await_change, Action::requeue))
+    }
+
+    /// Writes the status when it differs and posts the events. Newer counts alone can wait; then it says how long.
+    pub(super) async fn publish_in(
+        self,
+        context: &Context,
+    ) -> Result<Option<Duration>, ReconcileError> {
         let name = self.workload.name_any();
         let namespace = self.workload.namespace().unwrap_or_default();
         let uid = self.workload.uid().unwrap_or_default();
         let old = self.workload.status.clone().unwrap_or_default();
-        let mut action = Action::await_change();
+        let mut later = None;
         if self.next != old {
             let wait = context.counts_due_in(&uid);
             if only_counts_differ(&old, &self.next) && !wait.is_zero() {
-                action = Action::requeue(wait);
+                later = Some(wait);
             } else {
                 let api: Api<ElasticWorkload> = Api::namespaced(context.client.clone(), &namespace);
                 let patch = Patch::Merge(json!({"status": difference(&old, &self.next)}));
@@ -332,7 +383,7 @@ impl<'a> Report<'a> {
                 tracing::warn!(namespace, workload = name, reason, %error, "event could not be posted");
             }
         }
-        Ok(action)
+        Ok(later)
     }
 }
 
@@ -348,16 +399,28 @@ fn difference(old: &ElasticWorkloadStatus, next: &ElasticWorkloadStatus) -> Valu
 }
 
 fn only_counts_differ(old: &ElasticWorkloadStatus, next: &ElasticWorkloadStatus) -> bool {
-    let same_counts = ElasticWorkloadStatus {
-        replicas: old.replicas,
-        ready_replicas: old.ready_replicas,
-        ..next.clone()
-    };
-    same_counts == *old
+    without_counts(old) == without_counts(next)
+}
+
+/// What a place's condition says follows from its counts and from what is compared anyway.
+fn without_counts(status: &ElasticWorkloadStatus) -> ElasticWorkloadStatus {
+    let mut status = status.clone();
+    (status.replicas, status.ready_replicas) = (0, 0);
+    if let Some(source) = &mut status.source_target {
+        (source.replicas, source.ready_replicas) = (0, 0);
+        source.conditions.clear();
+    }
+    for unit in &mut status.elastic_units_status {
+        (unit.replicas, unit.ready_replicas) = (0, 0);
+        unit.conditions.clear();
+    }
+    status
 }
 
 #[cfg(test)]
 mod tests {
+    use elastic_core::elastic_workload::ElasticUnitStatus;
+
     use super::*;
 
     fn status(units: &[&str]) -> ElasticWorkloadStatus {

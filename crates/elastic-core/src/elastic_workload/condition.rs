@@ -15,7 +15,8 @@ pub enum ConditionStatus {
 }
 
 impl ConditionStatus {
-    fn text(self) -> &'static str {
+    /// As in the API.
+    pub fn text(self) -> &'static str {
         match self {
             Self::True => "True",
             Self::False => "False",

@@ -48,7 +48,10 @@ fn printed_columns() -> Value {
         {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Ready pods of the source and all units"},
         {"name": "Source", "type": "string", "jsonPath": ".spec.sourceTarget.name", "description": "Workload on owned nodes"},
         {"name": "Owned", "type": "integer", "jsonPath": ".status.sourceTarget.desiredReplicas", "description": "Share of the source"},
-        {"name": "Units", "type": "string", "jsonPath": ".status.elasticUnitsStatus[*].desiredReplicas", "priority": 1, "description": "Shares of the units"},
+        {"name": "Units", "type": "string", "jsonPath": ".status.elasticUnitsStatus[*].name", "priority": 1, "description": "Names of the units"},
+        {"name": "Shares", "type": "string", "jsonPath": ".status.elasticUnitsStatus[*].desiredReplicas", "priority": 1, "description": "Shares of the units, in the same order"},
+        {"name": "State", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "description": "Why it is, or is not, as wanted"},
+        {"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1, "description": "The same in words"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
     ])
 }
@@ -56,8 +59,8 @@ fn printed_columns() -> Value {
 fn schema() -> Value {
     json!({
         "type": "object",
-        "description": "Keeps the first replicas of a Deployment on owned nodes and puts the others on serverless units. \
-            Deleting it removes the units; the source keeps the replicas it has.",
+        "description": "Keeps the first replicas of a workload on owned nodes and puts the others on serverless units. \
+            Deleting it removes the units and gives the source all replicas back.",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
@@ -76,6 +79,15 @@ fn schema() -> Value {
                         "x-kubernetes-list-type": "map",
                         "x-kubernetes-list-map-keys": ["name"],
                         "items": unit_schema()
+                    },
+                    "rescheduleAfterSeconds": count("A pod that waits longer than this for capacity passes its share on to the next place; absent: never."),
+                    "recoverAfterSeconds": {
+                        "type": "integer", "format": "int32", "minimum": 1,
+                        "description": "A place that was short is tried again after this; absent: 300."
+                    },
+                    "rebalance": {
+                        "type": "boolean",
+                        "description": "Whether running replicas return to an earlier place that has room again; absent: true."
                     }
                 }
             },
@@ -93,8 +105,8 @@ fn source_schema() -> Value {
         "type": "object",
         "required": ["apiVersion", "kind", "name"],
         "properties": {
-            "apiVersion": {"type": "string", "enum": ["apps/v1"]},
-            "kind": {"type": "string", "enum": ["Deployment"]},
+            "apiVersion": {"type": "string", "enum": ["apps/v1", "batch/v1"]},
+            "kind": {"type": "string", "enum": ["Deployment", "StatefulSet", "Job"]},
             "name": {"type": "string", "minLength": 1, "maxLength": 63},
             "min": count("Replicas the source keeps."),
             "max": count("Most replicas on owned nodes. Neither min nor max: the source is a template only and runs nothing.")
@@ -112,6 +124,8 @@ fn bounds_rule() -> Value {
 
 fn unit_schema() -> Value {
     let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let quantities =
+        json!({"type": "object", "additionalProperties": {"x-kubernetes-int-or-string": true}});
     json!({
         "type": "object",
         "required": ["name"],
@@ -135,7 +149,32 @@ fn unit_schema() -> Value {
                     }
                 }
             },
-            "affinity": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}
+            "affinity": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "container": {"type": "string", "minLength": 1, "description": "The container that image, env and resources are for; absent: the first."},
+            "image": {"type": "string", "minLength": 1},
+            "env": {
+                "type": "array",
+                "description": "Variables, added or replaced by name.",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string", "minLength": 1},
+                        "value": {"type": "string"},
+                        "valueFrom": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}
+                    }
+                }
+            },
+            "resources": {
+                "type": "object",
+                "description": "Requests and limits, replaced one by one.",
+                "properties": {"requests": quantities, "limits": quantities}
+            },
+            "patch": {
+                "type": "object",
+                "description": "A strategic merge patch of the pod template, applied last.",
+                "x-kubernetes-preserve-unknown-fields": true
+            }
         },
         "x-kubernetes-validations": [bounds_rule()]
     })
@@ -152,36 +191,52 @@ fn status_schema() -> Value {
             "readyReplicas": number,
             "selector": text,
             "observedGeneration": {"type": "integer", "format": "int64"},
-            "sourceTarget": {
-                "type": "object",
-                "properties": {
-                    "apiVersion": text, "kind": text, "name": text,
-                    "desiredReplicas": number, "updateTimestamp": time
-                }
-            },
-            "elasticUnitsStatus": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {"name": text, "desiredReplicas": number, "updateTimestamp": time}
-                }
-            },
+            "sourceTarget": place_status(&["apiVersion", "kind", "name"]),
+            "elasticUnitsStatus": {"type": "array", "items": place_status(&["name"])},
             "lastScale": {
                 "type": "object",
                 "properties": {"from": number, "to": number, "seenAt": time, "writtenAt": time, "sampledAt": time, "reportedAt": time}
             },
             "lastBurst": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-            "conditions": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["type", "status"],
-                    "properties": {
-                        "type": text, "status": text, "reason": text, "message": text,
-                        "lastTransitionTime": time,
-                        "observedGeneration": {"type": "integer", "format": "int64"}
-                    }
-                }
+            "conditions": conditions()
+        }
+    })
+}
+
+/// What the status says of the source or of one unit; `names` are the members that tell which one.
+fn place_status(names: &[&str]) -> Value {
+    let number = json!({"type": "integer", "format": "int32"});
+    let text = json!({"type": "string"});
+    let time = json!({"type": "string", "format": "date-time"});
+    let mut schema = json!({
+        "type": "object",
+        "properties": {
+            "wantedReplicas": number, "desiredReplicas": number, "replicas": number, "readyReplicas": number,
+            "updateTimestamp": time,
+            "shortage": {
+                "type": "object",
+                "properties": {"since": time, "capacity": number, "reason": text, "recovered": time}
+            },
+            "conditions": conditions()
+        }
+    });
+    for name in names {
+        schema["properties"][*name] = text.clone();
+    }
+    schema
+}
+
+fn conditions() -> Value {
+    let text = json!({"type": "string"});
+    json!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["type", "status"],
+            "properties": {
+                "type": text, "status": text, "reason": text, "message": text,
+                "lastTransitionTime": {"type": "string", "format": "date-time"},
+                "observedGeneration": {"type": "integer", "format": "int64"}
             }
         }
     })

@@ -4,28 +4,51 @@
 
 mod condition;
 mod crd;
+mod decision;
+mod difference;
 mod distribution;
+mod explain;
+mod overrides;
 mod plan;
+mod rollout;
+mod shortage;
+#[cfg(test)]
+mod simulation;
 mod source;
+mod source_mark;
+mod status;
 mod unit;
 mod validation;
 
 pub use condition::{ConditionStatus, set_condition};
 pub use crd::custom_resource_definition;
-pub use distribution::{Bounds, Distribution, distribute};
+pub use decision::{Decision, Observed, OverflowPolicy, decide};
+pub use difference::UnitDifference;
+pub use distribution::{Bounds, Distribution, Place, distribute, distribute_places};
+pub use explain::{PlaceFacts, explain, until};
 pub use plan::{ChildAction, ChildState, HoldReason, ScalePlan, ScaleState, plan_scale};
-pub use source::{bounds_of_source, bounds_of_unit};
-pub use unit::{UnitError, derive_unit, unit_is_current, unit_name};
+pub use rollout::{
+    CountOrPercent, HeldBy, RolloutBudget, RolloutState, RolloutStep, plan_rollout, rollout_budget,
+};
+pub use shortage::{
+    Assessment, PlacePods, Shortage, ShortagePolicy, WaitingPod, assess, waiting_pod,
+};
+pub use source::{SourceKind, bounds_of_source, bounds_of_unit};
+pub use source_mark::{SourceMark, last_scaler};
+pub use status::{ElasticUnitStatus, ElasticWorkloadStatus, ScaleMoments, SourceTargetStatus};
+pub use unit::{UnitError, UnitWrite, derive_unit, unit_difference, unit_name, unit_write};
 pub use validation::{FieldError, validate};
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Affinity, EnvVar, ResourceRequirements, Toleration};
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::timeline::BurstMoments;
+/// Seconds until a place that was short is tried again, unless the spec says otherwise.
+pub const DEFAULT_RECOVER_AFTER_SECONDS: i32 = 300;
 
 /// What the user wants.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,15 +75,46 @@ pub struct ElasticWorkloadSpec {
     /// Where replicas beyond the source's `max` go, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elastic_unit: Vec<ElasticUnit>,
+    /// A pod that waits longer than this for capacity passes its share on to the next place. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reschedule_after_seconds: Option<i32>,
+    /// A place that was short is tried again after this; [`DEFAULT_RECOVER_AFTER_SECONDS`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover_after_seconds: Option<i32>,
+    /// Whether running replicas return to an earlier place that has room again. Absent means yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<bool>,
+}
+
+impl ElasticWorkloadSpec {
+    /// What the spec asks for, when `replicas` is the total.
+    pub fn policy(&self, replicas: u32) -> OverflowPolicy {
+        let seconds = |seconds: i32| SignedDuration::from_secs(i64::from(seconds));
+        let recover_after = self
+            .recover_after_seconds
+            .unwrap_or(DEFAULT_RECOVER_AFTER_SECONDS);
+        OverflowPolicy {
+            replicas,
+            source: bounds_of_source(&self.source_target),
+            units: self.elastic_unit.iter().map(bounds_of_unit).collect(),
+            shortage: self
+                .reschedule_after_seconds
+                .map(|reschedule_after| ShortagePolicy {
+                    reschedule_after: seconds(reschedule_after),
+                    recover_after: seconds(recover_after),
+                }),
+            rebalance: self.rebalance.unwrap_or(true),
+        }
+    }
 }
 
 /// The workload on owned nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceTarget {
-    /// Always `apps/v1`.
+    /// `apps/v1`, or `batch/v1` for a Job.
     pub api_version: String,
-    /// Always `Deployment`.
+    /// `Deployment`, `StatefulSet` or `Job`.
     pub kind: String,
     /// Name, in the ElasticWorkload's own namespace.
     pub name: String,
@@ -76,7 +130,7 @@ pub struct SourceTarget {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ElasticUnit {
-    /// Becomes part of the unit Deployment's name.
+    /// Becomes part of the name of the unit's workload.
     pub name: String,
     /// Replicas kept here always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,91 +153,19 @@ pub struct ElasticUnit {
     /// Replaces the pods' affinity when present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-}
-
-/// What is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ElasticWorkloadStatus {
-    /// Pods of the source and all units.
-    #[serde(default)]
-    pub replicas: i32,
-    /// Ready pods of the source and all units.
-    #[serde(default)]
-    pub ready_replicas: i32,
-    /// The source's selector as text; it matches the pods of all units too.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub selector: String,
-    /// Generation of the spec that this status answers.
+    /// The container that `image`, `env` and `resources` are for; the first one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// What was last asked of the source.
+    pub container: Option<String>,
+    /// Another image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_target: Option<SourceTargetStatus>,
-    /// What was last asked of each unit.
+    pub image: Option<String>,
+    /// Variables, added or replaced by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub elastic_units_status: Vec<ElasticUnitStatus>,
-    /// The last change of the number of replicas, for the timeline.
+    pub env: Vec<EnvVar>,
+    /// Requests and limits, replaced one by one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_scale: Option<ScaleMoments>,
-    /// Moments of the last rise whose overflow became ready, kept for when its pods are gone: those of the first and
-    /// the last pod.
+    pub resources: Option<ResourceRequirements>,
+    /// A strategic merge patch of the pod template, applied last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_burst: Option<BurstMoments>,
-    /// `Ready`, `SourceFound`, `Valid`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
-}
-
-/// What was last asked of the source.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SourceTargetStatus {
-    /// As in the spec.
-    pub api_version: String,
-    /// As in the spec.
-    pub kind: String,
-    /// As in the spec.
-    pub name: String,
-    /// Replicas asked for.
-    pub desired_replicas: i32,
-    /// When that number last changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub update_timestamp: Option<Time>,
-}
-
-/// What was last asked of one unit.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ElasticUnitStatus {
-    /// The unit's name.
-    pub name: String,
-    /// Replicas asked for.
-    pub desired_replicas: i32,
-    /// When that number last changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub update_timestamp: Option<Time>,
-}
-
-/// Moments of the last change of `spec.replicas`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ScaleMoments {
-    /// Replicas before.
-    pub from: i32,
-    /// Replicas after.
-    pub to: i32,
-    /// When the new number was first seen here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen_at: Option<MicroTime>,
-    /// When the source and the units had been asked for their shares.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub written_at: Option<MicroTime>,
-    /// When the newest sample of the pods' use was taken that the autoscaler can have seen; absent when the metrics API
-    /// does not say so, or nobody asked it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sampled_at: Option<MicroTime>,
-    /// When the metrics API had that sample.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reported_at: Option<MicroTime>,
+    pub patch: Option<Value>,
 }

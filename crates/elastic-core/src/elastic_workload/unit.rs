@@ -1,38 +1,74 @@
-//! A unit's Deployment, derived from the source's: the same pods in another place.
+//! A unit, derived from the source: the same pods in another place.
 //!
-//! Its pods carry the source's labels, so that Services keep selecting them, and one more, so that the unit's ReplicaSets
-//! and the source's never claim each other's pods. Replicas are not part of the derivation; they are decided in `plan`.
+//! Its pods carry the source's labels, so that Services keep selecting them, and one more, so that the unit's and the
+//! source's controllers never claim each other's pods. Replicas and rollout are not part of the derivation; they are
+//! decided in `plan` and `rollout`, and [`unit_write`] puts all three into at most one write.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::core::DynamicObject;
 use kube::{Resource, ResourceExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{ElasticUnit, ElasticWorkload};
-use crate::names::{DERIVED_FROM_ANNOTATION, UNIT_LABEL, WORKLOAD_LABEL};
-use crate::routing;
+use super::difference::{UnitDifference, difference, fingerprint};
+use super::overrides::{member, object, unit_template};
+use super::rollout::{RolloutBudget, RolloutStep};
+use super::source::STOPPED_PARTITION;
+use super::{ElasticWorkload, SourceKind};
+use crate::names::{DERIVED_FROM_ANNOTATION, SOURCE_LABEL, UNIT_LABEL, WORKLOAD_LABEL};
 
-/// Why no Deployment can be derived.
+/// Labels a Job's controller puts on Jobs and pods.
+const JOB_LABELS: [&str; 4] = [
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-name",
+    "controller-uid",
+    "job-name",
+];
+
+/// Why no unit can be derived.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// The source has no usable spec.
-    #[error("deployment {0} has no spec to derive from")]
+    #[error("{0} has no spec to derive from")]
     NoSpec(String),
+    /// The source is one that cannot be shared between places.
+    #[error("spec.sourceTarget: {noun} {name} cannot be distributed: {reason}")]
+    Source {
+        /// What it is.
+        noun: &'static str,
+        /// Its name.
+        name: String,
+        /// The field, what is wrong with it and what would be right.
+        reason: String,
+    },
     /// An override would take the pods out of the source's selector.
-    #[error(
-        "spec.elasticUnit[{unit}].labels: {label} is part of the source's selector and must stay {value:?}"
-    )]
+    #[error("{field}: {label} is part of the source's selector and must stay {value:?}")]
     SelectorLabel {
-        /// The unit's name.
-        unit: String,
+        /// Path from the object's root.
+        field: String,
         /// The label.
         label: String,
         /// The value in the selector.
         value: String,
     },
+    /// An override cannot be applied.
+    #[error("{field}: {reason}")]
+    Field {
+        /// Path from the object's root.
+        field: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl UnitError {
+    pub(super) fn field(field: String, reason: impl Into<String>) -> Self {
+        Self::Field {
+            field,
+            reason: reason.into(),
+        }
+    }
 }
 
 /// `<source>-unit-<unit>`.
@@ -40,285 +76,258 @@ pub fn unit_name(source: &str, unit: &str) -> String {
     format!("{source}-unit-{unit}")
 }
 
-/// The Deployment of `unit`, without replicas.
+/// The unit at `index` of the spec, without replicas and strategy.
 pub fn derive_unit(
     workload: &ElasticWorkload,
-    source: &Deployment,
-    unit: &ElasticUnit,
-) -> Result<Deployment, UnitError> {
+    kind: SourceKind,
+    source: &DynamicObject,
+    index: usize,
+) -> Result<DynamicObject, UnitError> {
     let source_name = source.name_any();
-    let spec = source
-        .spec
-        .as_ref()
-        .ok_or_else(|| UnitError::NoSpec(source_name.clone()))?;
-    let selector = unit_selector(&spec.selector, unit)?;
-    let labels = [
-        (WORKLOAD_LABEL, workload.name_any()),
-        (UNIT_LABEL, unit.name.clone()),
-    ];
-    let labels = labels
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value));
-    let spec = DeploymentSpec {
-        replicas: None,
-        selector,
-        template: unit_template(&spec.template, unit),
-        ..spec.clone()
-    };
-    let fingerprint = fingerprint(&serde_json::to_value(&spec).unwrap_or_default());
-    Ok(Deployment {
-        metadata: ObjectMeta {
-            name: Some(unit_name(&source_name, &unit.name)),
-            namespace: source.namespace(),
-            labels: Some(source.labels().clone().into_iter().chain(labels).collect()),
-            annotations: Some(BTreeMap::from([(
-                DERIVED_FROM_ANNOTATION.to_owned(),
-                fingerprint,
-            )])),
-            owner_references: workload.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(spec),
-        status: None,
-    })
-}
-
-fn unit_selector(source: &LabelSelector, unit: &ElasticUnit) -> Result<LabelSelector, UnitError> {
-    let mut selector = source.clone();
-    let wanted = selector.match_labels.get_or_insert_default();
-    for (label, value) in wanted.iter() {
-        if unit.labels.get(label).is_some_and(|other| other != value) {
-            let (label, value) = (label.clone(), value.clone());
-            return Err(UnitError::SelectorLabel {
-                unit: unit.name.clone(),
-                label,
-                value,
-            });
-        }
+    let unit = &workload.spec.elastic_unit[index];
+    if !source.data["spec"].is_object() {
+        return Err(UnitError::NoSpec(format!("{} {source_name}", kind.noun())));
     }
-    wanted.insert(UNIT_LABEL.to_owned(), unit.name.clone());
-    Ok(selector)
-}
-
-fn unit_template(source: &PodTemplateSpec, unit: &ElasticUnit) -> PodTemplateSpec {
-    let mut template = source.clone();
-    let metadata = template.metadata.get_or_insert_default();
-    let labels = metadata.labels.get_or_insert_default();
-    labels.extend(unit.labels.clone());
+    let spec = unit_spec(workload, kind, source, index)?;
+    let labels = source
+        .labels()
+        .iter()
+        .filter(|(key, _)| *key != SOURCE_LABEL && !JOB_LABELS.contains(&key.as_str()));
+    let mut labels: BTreeMap<String, String> = labels
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    labels.insert(WORKLOAD_LABEL.to_owned(), workload.name_any());
     labels.insert(UNIT_LABEL.to_owned(), unit.name.clone());
-    if !unit.annotations.is_empty() {
-        metadata
-            .annotations
-            .get_or_insert_default()
-            .extend(unit.annotations.clone());
-    }
-    let routed = routing::pod_asks_for_serverless(metadata.labels.as_ref());
-    let spec = template.spec.get_or_insert_default();
-    if let Some(node_selector) = &unit.node_selector {
-        spec.node_selector = Some(node_selector.clone());
-    }
-    if let Some(affinity) = &unit.affinity {
-        spec.affinity = Some(affinity.clone());
-    }
-    let tolerations = spec.tolerations.get_or_insert_default();
-    for toleration in &unit.tolerations {
-        if !tolerations.contains(toleration) {
-            tolerations.push(toleration.clone());
+    let annotations = BTreeMap::from([(DERIVED_FROM_ANNOTATION.to_owned(), fingerprint(&spec))]);
+    let owner: Option<OwnerReference> = workload.controller_owner_ref(&());
+    let mut derived =
+        DynamicObject::new(&unit_name(&source_name, &unit.name), &kind.api_resource())
+            .data(json!({"spec": spec}));
+    derived.metadata = ObjectMeta {
+        namespace: source.namespace(),
+        labels: Some(labels),
+        annotations: Some(annotations),
+        owner_references: owner.map(|owner| vec![owner]),
+        ..derived.metadata
+    };
+    Ok(derived)
+}
+
+fn unit_spec(
+    workload: &ElasticWorkload,
+    kind: SourceKind,
+    source: &DynamicObject,
+    index: usize,
+) -> Result<Value, UnitError> {
+    let mut spec = source.data["spec"].clone();
+    if let Some(members) = spec.as_object_mut() {
+        for name in [
+            kind.replicas_field(),
+            "paused",
+            "strategy",
+            "updateStrategy",
+        ] {
+            members.remove(name);
         }
     }
-    if tolerations.is_empty() {
-        spec.tolerations = None;
-    }
-    if routed {
-        // What admission would do to each of the pods, done once here, which saves one call per pod in a burst.
-        routing::route_to_virtual_nodes(spec);
-    }
-    template
-}
-
-/// Whether `existing` needs no write to be what `derived` says, apart from replicas.
-///
-/// Everything derived must be there, and the fingerprint must say that nothing was derived earlier which no longer is;
-/// fields that the server filled in by itself do not count.
-pub fn unit_is_current(existing: &Deployment, derived: &Deployment) -> bool {
-    let fingerprint = |unit: &Deployment| unit.annotations().get(DERIVED_FROM_ANNOTATION).cloned();
-    let value = |unit: &Deployment| serde_json::to_value(&unit.spec).unwrap_or_default();
-    fingerprint(existing) == fingerprint(derived)
-        && derived
-            .labels()
-            .iter()
-            .all(|(key, value)| existing.labels().get(key) == Some(value))
-        && contains(&value(existing), &value(derived))
-}
-
-/// Whether every member of `wanted` is in `actual` with the same value; lists must be as long.
-fn contains(actual: &Value, wanted: &Value) -> bool {
-    match (actual, wanted) {
-        (Value::Object(actual), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
-            value.is_null()
-                || actual
-                    .get(key)
-                    .is_some_and(|actual| contains(actual, value))
-        }),
-        (Value::Array(actual), Value::Array(wanted)) => {
-            actual.len() == wanted.len()
-                && actual
-                    .iter()
-                    .zip(wanted)
-                    .all(|(actual, wanted)| contains(actual, wanted))
+    let unit = &workload.spec.elastic_unit[index];
+    let mut selected = BTreeMap::new();
+    match kind {
+        SourceKind::Job => queue_job(source, &mut spec)?,
+        SourceKind::Deployment | SourceKind::StatefulSet => {
+            selected =
+                serde_json::from_value(spec["selector"]["matchLabels"].clone()).unwrap_or_default();
+            let mut selector = spec["selector"].take();
+            object(&mut selector, "matchLabels")
+                .insert(UNIT_LABEL.to_owned(), unit.name.clone().into());
+            spec["selector"] = selector;
         }
-        (actual, wanted) => actual == wanted,
+    }
+    if kind == SourceKind::StatefulSet {
+        object(&mut spec, "ordinals").insert(
+            "start".to_owned(),
+            first_ordinal(workload, source, index).into(),
+        );
+    }
+    spec["template"] = unit_template(&spec["template"], unit, index, &selected)?;
+    Ok(spec)
+}
+
+/// Ordinals number on: a unit begins where the places before it end at their most.
+fn first_ordinal(workload: &ElasticWorkload, source: &DynamicObject, index: usize) -> i64 {
+    let own = source.data["spec"]["ordinals"]["start"]
+        .as_i64()
+        .unwrap_or(0);
+    let before = workload.spec.elastic_unit[..index]
+        .iter()
+        .map(|unit| unit.max);
+    let most = std::iter::once(workload.spec.source_target.max).chain(before);
+    own + most.map(|max| i64::from(max.unwrap_or(0))).sum::<i64>()
+}
+
+/// Only workers on a queue can be in several Jobs: they need no count of completions and no index of their own.
+fn queue_job(source: &DynamicObject, spec: &mut Value) -> Result<(), UnitError> {
+    let refuse = |reason: &str| UnitError::Source {
+        noun: "job",
+        name: source.name_any(),
+        reason: reason.to_owned(),
+    };
+    if !spec["completions"].is_null() {
+        return Err(refuse(
+            "its spec.completions is set, and completions cannot be counted over several Jobs; only a work queue Job (parallelism without completions) can",
+        ));
+    }
+    if spec["manualSelector"] == true {
+        return Err(refuse(
+            "its spec.manualSelector is true, and several Jobs would claim the same pods",
+        ));
+    }
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("selector");
+    }
+    let labels = object(member(&mut spec["template"], "metadata"), "labels");
+    labels.retain(|label, _| !JOB_LABELS.contains(&label.as_str()));
+    Ok(())
+}
+
+/// What to do with one unit so that it is as decided; never more than one write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UnitWrite {
+    /// It is as it should be.
+    Nothing,
+    /// It does not exist.
+    Create(Box<DynamicObject>),
+    /// Only its number of pods differs.
+    Scale(u32),
+    /// This takes its place.
+    Replace(Box<DynamicObject>),
+    /// Something that cannot be changed differs: it has to go, and is made anew in the next pass.
+    Remake,
+}
+
+/// The write that gives the unit `replicas`, and its new template when the rollout's `step` lets it have it.
+pub fn unit_write(
+    kind: SourceKind,
+    source: &DynamicObject,
+    existing: Option<&DynamicObject>,
+    derived: &DynamicObject,
+    replicas: u32,
+    step: RolloutStep,
+) -> UnitWrite {
+    let everything = kind.budget(source, replicas);
+    let Some(existing) = existing else {
+        let mut fresh = derived.clone();
+        let share = match step {
+            RolloutStep::Follow(share) => share,
+            _ => everything,
+        };
+        put_strategy(kind, source, &mut fresh, Some(share), false);
+        put_replicas(kind, &mut fresh, replicas);
+        return UnitWrite::Create(Box::new(fresh));
+    };
+    let difference = unit_difference(kind, existing, derived);
+    if difference.identity {
+        return UnitWrite::Remake;
+    }
+    let follows = matches!(step, RolloutStep::Follow(_));
+    let stops = matches!(step, RolloutStep::Pause(_) | RolloutStep::Resume(_));
+    if !(difference.rest || (difference.template && follows) || stops) {
+        return if kind.wanted(existing) == replicas {
+            UnitWrite::Nothing
+        } else {
+            UnitWrite::Scale(replicas)
+        };
+    }
+    let mut next = rebuilt(existing, derived, difference.template && !follows);
+    match step {
+        RolloutStep::Follow(share) | RolloutStep::Resume(share) => {
+            put_strategy(kind, source, &mut next, Some(share), false)
+        }
+        RolloutStep::Pause(_) => put_strategy(kind, source, &mut next, None, true),
+        RolloutStep::Leave | RolloutStep::Hold(_) => keep_strategy(existing, &mut next),
+    }
+    put_replicas(kind, &mut next, replicas);
+    UnitWrite::Replace(Box::new(next))
+}
+
+/// What of `existing` is not as derived.
+pub fn unit_difference(
+    kind: SourceKind,
+    existing: &DynamicObject,
+    derived: &DynamicObject,
+) -> UnitDifference {
+    difference(kind, existing, derived)
+}
+
+/// Everything derived, on top of what others put on the object.
+fn rebuilt(
+    existing: &DynamicObject,
+    derived: &DynamicObject,
+    keep_template: bool,
+) -> DynamicObject {
+    let mut next = existing.clone();
+    next.labels_mut().extend(derived.labels().clone());
+    next.annotations_mut().extend(derived.annotations().clone());
+    next.metadata.managed_fields = None;
+    next.data = json!({"spec": derived.data["spec"]});
+    if keep_template {
+        next.data["spec"]["template"] = existing.data["spec"]["template"].clone();
+        super::difference::keep_template_fingerprint(existing, &mut next);
+    }
+    next
+}
+
+fn put_replicas(kind: SourceKind, unit: &mut DynamicObject, replicas: u32) {
+    unit.data["spec"][kind.replicas_field()] = i32::try_from(replicas).unwrap_or(i32::MAX).into();
+}
+
+const STRATEGIES: [&str; 3] = ["strategy", "updateStrategy", "paused"];
+
+fn keep_strategy(existing: &DynamicObject, next: &mut DynamicObject) {
+    for name in STRATEGIES {
+        let value = &existing.data["spec"][name];
+        if !value.is_null() {
+            next.data["spec"][name] = value.clone();
+        }
     }
 }
 
-/// FNV-1a over the JSON text, whose keys are sorted; stable over releases, and not meant to resist anybody.
-fn fingerprint(value: &Value) -> String {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let hash = value.to_string().bytes().fold(OFFSET, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-    });
-    format!("{hash:016x}")
+/// The source's strategy with this unit's share of the budget; without a share it stays what it is.
+fn put_strategy(
+    kind: SourceKind,
+    source: &DynamicObject,
+    unit: &mut DynamicObject,
+    share: Option<RolloutBudget>,
+    stopped: bool,
+) {
+    let spec = &mut unit.data["spec"];
+    match kind {
+        SourceKind::Deployment => {
+            let strategy = &source.data["spec"]["strategy"];
+            spec["strategy"] = match share {
+                Some(share) if strategy["type"] != "Recreate" => json!({
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": share.surge, "maxUnavailable": share.unavailable}
+                }),
+                _ => strategy.clone(),
+            };
+            spec["paused"] = stopped.into();
+        }
+        SourceKind::StatefulSet => {
+            let mut strategy = source.data["spec"]["updateStrategy"].clone();
+            if strategy["type"] != "OnDelete" {
+                strategy["type"] = "RollingUpdate".into();
+                object(&mut strategy, "rollingUpdate").insert(
+                    "partition".to_owned(),
+                    if stopped { STOPPED_PARTITION } else { 0 }.into(),
+                );
+            }
+            spec["updateStrategy"] = strategy;
+        }
+        SourceKind::Job => {}
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn workload() -> ElasticWorkload {
-        serde_json::from_value(json!({
-            "apiVersion": "autoscaling.alibabacloud.com/v1beta1", "kind": "ElasticWorkload",
-            "metadata": {"name": "web-ew", "namespace": "shop", "uid": "u-1"},
-            "spec": {
-                "replicas": 6,
-                "sourceTarget": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "min": 2, "max": 4},
-                "elasticUnit": [{"name": "vk", "labels": {"alibabacloud.com/eci": "true"}, "annotations": {"a": "b"}}]
-            }
-        }))
-        .unwrap()
-    }
-
-    fn source() -> Deployment {
-        serde_json::from_value(json!({
-            "metadata": {"name": "web", "namespace": "shop", "labels": {"team": "a"},
-                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"}},
-            "spec": {
-                "replicas": 3,
-                "selector": {"matchLabels": {"app": "web"}},
-                "template": {
-                    "metadata": {"labels": {"app": "web"}},
-                    "spec": {"containers": [{"name": "web", "image": "shop:1"}], "nodeSelector": {"disk": "ssd"}}
-                }
-            }
-        }))
-        .unwrap()
-    }
-
-    fn derived(source: &Deployment) -> Deployment {
-        let workload = workload();
-        derive_unit(&workload, source, &workload.spec.elastic_unit[0]).unwrap()
-    }
-
-    #[test]
-    fn a_unit_keeps_the_sources_labels_and_gets_its_own() {
-        let unit = derived(&source());
-        assert_eq!(unit.name_any(), "web-unit-vk");
-        assert_eq!(unit.owner_references()[0].uid, "u-1");
-        assert_eq!(unit.owner_references()[0].controller, Some(true));
-        assert!(
-            !unit
-                .annotations()
-                .contains_key("kubectl.kubernetes.io/last-applied-configuration")
-        );
-        let spec = unit.spec.unwrap();
-        assert_eq!(spec.replicas, None);
-        let expected = json!({"app": "web", "autoscaling.alibabacloud.com/elastic-unit": "vk"});
-        assert_eq!(
-            serde_json::to_value(&spec.selector.match_labels).unwrap(),
-            expected
-        );
-        let metadata = spec.template.metadata.unwrap();
-        assert_eq!(metadata.labels.as_ref().unwrap()["app"], "web");
-        assert_eq!(
-            metadata.labels.as_ref().unwrap()["alibabacloud.com/eci"],
-            "true"
-        );
-        assert_eq!(metadata.annotations.unwrap()["a"], "b");
-    }
-
-    #[test]
-    fn a_unit_labelled_for_serverless_goes_to_virtual_nodes_only() {
-        let pod = derived(&source()).spec.unwrap().template.spec.unwrap();
-        let selector: Vec<_> = pod.node_selector.unwrap().into_iter().collect();
-        assert_eq!(
-            selector,
-            [("type".to_owned(), "virtual-kubelet".to_owned())]
-        );
-        assert_eq!(
-            pod.tolerations.unwrap()[0].key.as_deref(),
-            Some("virtual-kubelet.io/provider")
-        );
-    }
-
-    #[test]
-    fn a_selector_label_cannot_be_overridden() {
-        let mut workload = workload();
-        workload.spec.elastic_unit[0]
-            .labels
-            .insert("app".into(), "other".into());
-        let error = derive_unit(&workload, &source(), &workload.spec.elastic_unit[0]).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("app is part of the source's selector"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn what_the_server_adds_does_not_ask_for_a_write_but_every_change_of_the_source_does() {
-        let unit = derived(&source());
-        let mut stored = unit.clone();
-        stored.spec.as_mut().unwrap().replicas = Some(7);
-        stored.spec.as_mut().unwrap().progress_deadline_seconds = Some(600);
-        assert!(unit_is_current(&stored, &unit));
-
-        let mut changed = source();
-        changed
-            .spec
-            .as_mut()
-            .unwrap()
-            .template
-            .spec
-            .as_mut()
-            .unwrap()
-            .containers[0]
-            .image = Some("shop:2".into());
-        assert!(!unit_is_current(&stored, &derived(&changed)));
-
-        // Taking something away is a change too, although the rest is still contained.
-        let mut with_port = source();
-        with_port.spec.as_mut().unwrap().min_ready_seconds = Some(5);
-        let stored = derived(&with_port);
-        assert!(!unit_is_current(&stored, &unit));
-    }
-
-    #[test]
-    fn a_hand_edited_unit_is_put_right() {
-        let unit = derived(&source());
-        let mut edited = unit.clone();
-        edited
-            .spec
-            .as_mut()
-            .unwrap()
-            .template
-            .spec
-            .as_mut()
-            .unwrap()
-            .containers[0]
-            .image = Some("other".into());
-        assert!(!unit_is_current(&edited, &unit));
-    }
-}
+#[path = "unit_tests.rs"]
+mod tests;

@@ -65,9 +65,17 @@ fn controllers() -> Vec<Value> {
     let definitions: Vec<String> = definitions().iter().map(ResourceExt::name_any).collect();
     let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
     vec![
+        // Sources and units of ElasticWorkloads.
         rule(
             "apps",
-            &["deployments"],
+            &["deployments", "statefulsets"],
+            &[
+                "get", "list", "watch", "create", "patch", "update", "delete",
+            ],
+        ),
+        rule(
+            "batch",
+            &["jobs"],
             &[
                 "get", "list", "watch", "create", "patch", "update", "delete",
             ],
