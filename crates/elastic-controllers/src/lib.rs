@@ -1,10 +1,13 @@
-//! The controllers that work on any Kubernetes cluster: ElasticWorkload and the admission of serverless pods.
+//! The controllers that work on any Kubernetes cluster: ElasticWorkload, CronHorizontalPodAutoscaler and the
+//! admission of serverless pods.
 //!
 //! They watch, ask `elastic-core` what to do, and patch. They refuse to decide by themselves and know nothing of the local
 //! cluster; a `kube` client is all they get.
 
 pub mod admission;
 mod burst;
+mod clock;
+pub mod cron_horizontal_pod_autoscaler;
 mod definition;
 pub mod elastic_workload;
 mod routing;
@@ -15,6 +18,10 @@ pub use admission::{
     run_admission,
 };
 pub use burst::run_burst;
+pub use clock::{Clock, SystemClock};
+pub use cron_horizontal_pod_autoscaler::{
+    CronHorizontalPodAutoscalerConfig, run_cron_horizontal_pod_autoscaler,
+};
 pub use definition::{DefinitionError, install_definitions};
 pub use elastic_workload::{ElasticWorkloadConfig, return_replicas, run_elastic_workload};
 pub use routing::{RoutingView, follow_routing};

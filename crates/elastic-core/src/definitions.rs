@@ -2,11 +2,14 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
-use crate::elastic_workload;
+use crate::{cron_horizontal_pod_autoscaler, elastic_workload};
 
 /// All definitions, in the order of their names.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![elastic_workload::custom_resource_definition()]
+    vec![
+        cron_horizontal_pod_autoscaler::custom_resource_definition(),
+        elastic_workload::custom_resource_definition(),
+    ]
 }
 
 #[cfg(test)]

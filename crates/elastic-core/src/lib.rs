@@ -3,6 +3,8 @@
 //! What is here can be called by a running controller, by a dry run and by the cost planner alike, with the same answer.
 //! The crate refuses IO, clocks, randomness and Kubernetes clients: time and state come in as arguments.
 
+pub mod cron;
+pub mod cron_horizontal_pod_autoscaler;
 pub mod definitions;
 pub mod eci_annotations;
 pub mod eci_profile;
@@ -17,4 +19,5 @@ pub mod routing;
 pub mod strategic_merge;
 pub mod timeline;
 
+pub use cron_horizontal_pod_autoscaler::CronHorizontalPodAutoscaler;
 pub use elastic_workload::ElasticWorkload;

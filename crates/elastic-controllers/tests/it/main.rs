@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests count as tests
 
 mod admission;
+mod cron_horizontal_pod_autoscaler;
 mod elastic_workload;
+mod simulated_clock;
+mod tidal_cron;

@@ -3,4 +3,6 @@
 // Helpers outside of test functions may fail the test as bluntly as the tests do.
 #![allow(clippy::unwrap_used)]
 
+mod cron;
+mod cron_plan;
 mod hpa_recorded;

@@ -60,7 +60,7 @@ pub struct Options {
 }
 
 /// Variables that the Deployment always names.
-pub const VARIABLES: [&str; 8] = [
+pub const VARIABLES: [&str; 9] = [
     "ALIYUN_CLUSTERID",
     "CLUSTER_DOMAIN",
     "ECI_KUBE_PROXY",
@@ -69,6 +69,7 @@ pub const VARIABLES: [&str; 8] = [
     "ECI_VSWITCH",
     "KUBERNETES_APISERVER_HOST",
     "KUBERNETES_APISERVER_PORT",
+    "TZ",
 ];
 
 impl Default for Options {
@@ -78,6 +79,8 @@ impl Default for Options {
             .map(|name| ((*name).to_owned(), String::new()))
             .collect();
         environment.insert("ECI_KUBE_PROXY".to_owned(), "true".to_owned());
+        // What CronHPA's own manifests have always set; schedules that name no zone were written for it.
+        environment.insert("TZ".to_owned(), "Asia/Shanghai".to_owned());
         Self {
             mode: Mode::InCluster,
             image: DEFAULT_IMAGE.to_owned(),

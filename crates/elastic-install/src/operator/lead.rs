@@ -74,7 +74,11 @@ pub(super) async fn lead(
     stop: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
-    tasks.spawn(controllers(client.clone(), stop.clone()));
+    let mut config = ControllersConfig::default();
+    let zone = place.environment.get("TZ").map(String::as_str);
+    config.cron_horizontal_pod_autoscaler =
+        config.cron_horizontal_pod_autoscaler.with_time_zone(zone);
+    tasks.spawn(controllers(client.clone(), config, stop.clone()));
     tasks.spawn(follow_pods(
         client.clone(),
         status.metrics.clone(),
@@ -102,7 +106,7 @@ pub(super) async fn end(mut tasks: JoinSet<()>) {
 }
 
 /// The definitions first: a watch of a kind that is not there yet only fails.
-async fn controllers(client: Client, stop: CancellationToken) {
+async fn controllers(client: Client, config: ControllersConfig, stop: CancellationToken) {
     while let Err(error) = install_definitions(&client).await {
         let why = chain(&error);
         tracing::warn!(error = why, "elastic kinds are not installed, trying again");
@@ -111,7 +115,7 @@ async fn controllers(client: Client, stop: CancellationToken) {
             () = tokio::time::sleep(RETRY) => {}
         }
     }
-    run_controllers(client, ControllersConfig::default(), stop).await;
+    run_controllers(client, config, stop).await;
 }
 
 async fn virtual_nodes(

@@ -1,0 +1,339 @@
+//! The CronHPA controller: one alarm an object, and a pass over an object when its alarm rings or it changes.
+//!
+//! Between runs nothing happens: no job is looked at before it is due. State lives in the objects' status only; a pass
+//! claims a run there before it acts, so a restart or a second replica changes nothing.
+
+mod alarms;
+mod pass;
+mod report;
+mod target;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use elastic_core::CronHorizontalPodAutoscaler;
+use elastic_core::cron::time_zone;
+use elastic_core::cron_horizontal_pod_autoscaler::DEFAULT_TIME_ZONE;
+use futures::StreamExt;
+use jiff::{Span, Timestamp};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use alarms::Alarms;
+use pass::{Ended, Pass};
+use report::Reporter;
+use target::Targets;
+
+/// How the controller behaves.
+#[derive(Clone, Debug)]
+pub struct CronHorizontalPodAutoscalerConfig {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// IANA zone of schedules that name none.
+    pub default_time_zone: String,
+    /// Wait between two tries of a run.
+    pub retry_interval: Duration,
+    /// A run that has failed for longer is given up.
+    pub retry_window: Duration,
+    /// Longest time one run may take; shorter than its claim lasts.
+    pub run_timeout: Duration,
+    /// Objects that are worked on at the same time.
+    pub passes_most: usize,
+}
+
+impl Default for CronHorizontalPodAutoscalerConfig {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            default_time_zone: DEFAULT_TIME_ZONE.to_owned(),
+            retry_interval: Duration::from_secs(3),
+            retry_window: Duration::from_secs(10),
+            run_timeout: Duration::from_secs(20),
+            passes_most: 64,
+        }
+    }
+}
+
+impl CronHorizontalPodAutoscalerConfig {
+    /// The same with the zone that `TZ` of the environment names; one that does not exist is told and not used.
+    #[must_use]
+    pub fn with_time_zone(mut self, name: Option<&str>) -> Self {
+        let name = name.map(|name| name.trim().trim_start_matches(':'));
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return self;
+        };
+        match time_zone(name) {
+            Ok(_) => self.default_time_zone = name.to_owned(),
+            Err(error) => tracing::warn!(
+                %error,
+                used = self.default_time_zone,
+                "schedules without a time zone do not follow TZ"
+            ),
+        }
+        self
+    }
+}
+
+/// Longest wait after failures of a pass.
+const RETRY_MOST_SECONDS: i64 = 60;
+/// Passes in flight get this long to finish when the controller stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Shared by all passes.
+struct Context {
+    config: CronHorizontalPodAutoscalerConfig,
+    targets: Targets,
+    reporter: Reporter,
+    /// Names this run of this replica in claims.
+    holder: String,
+}
+
+/// Runs the controller until `shutdown`. The definition must be installed before (see `install_definitions`).
+pub async fn run_cron_horizontal_pod_autoscaler(
+    client: Client,
+    config: CronHorizontalPodAutoscalerConfig,
+    shutdown: CancellationToken,
+) {
+    let context = Arc::new(Context {
+        config,
+        targets: Targets::new(client.clone()),
+        reporter: Reporter::new(client.clone()),
+        holder: uuid::Uuid::new_v4().to_string(),
+    });
+    let all: Api<CronHorizontalPodAutoscaler> = Api::all(client);
+    let mut changes = pin!(watcher(all, watcher::Config::default()).default_backoff());
+    let clock = context.config.clock.clone();
+    let mut control = Control::new(context);
+    loop {
+        control.start_passes();
+        let next = control.alarms.next_at();
+        let alarm = async {
+            match next {
+                Some(at) => clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            change = changes.next() => match change {
+                Some(Ok(change)) => control.changed(change),
+                Some(Err(error)) => tracing::warn!(%error, "watch of CronHorizontalPodAutoscalers, trying again"),
+                None => break,
+            },
+            Some(ended) = control.passes.join_next_with_id() => match ended {
+                Ok((id, ended)) => control.ended(id, ended),
+                Err(error) => control.ended(error.id(), (Err(PassError::BrokeOff), Vec::new())),
+            },
+            () = alarm => control.ring(clock.now()),
+        }
+    }
+    control.stop().await;
+}
+
+type Key = (String, String);
+/// How a pass ended, and the versions it wrote.
+type PassResult = (Result<Ended, PassError>, Vec<String>);
+
+/// Why a pass did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("the pass broke off")]
+    BrokeOff,
+}
+
+/// What is known of one object.
+struct Entry {
+    object: Arc<CronHorizontalPodAutoscaler>,
+    running: bool,
+    /// Something happened that a pass that is running may not have seen.
+    again: bool,
+    failures: u32,
+    /// Versions the last pass wrote; the watch brings them later.
+    own: Vec<String>,
+}
+
+impl Entry {
+    /// Whether `object` is what we have, or have written ourselves.
+    fn knows(&self, object: &CronHorizontalPodAutoscaler) -> bool {
+        let version = object.resource_version();
+        self.object.resource_version() == version
+            || version.is_some_and(|version| self.own.contains(&version))
+    }
+}
+
+struct Control {
+    context: Arc<Context>,
+    entries: HashMap<Key, Entry>,
+    alarms: Alarms<Key>,
+    ready: VecDeque<Key>,
+    passes: JoinSet<PassResult>,
+    keys: HashMap<Id, Key>,
+    /// Objects of a listing that is under way.
+    listed: HashSet<Key>,
+}
+
+impl Control {
+    fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            entries: HashMap::new(),
+            alarms: Alarms::new(),
+            ready: VecDeque::new(),
+            passes: JoinSet::new(),
+            keys: HashMap::new(),
+            listed: HashSet::new(),
+        }
+    }
+
+    fn changed(&mut self, change: Event<CronHorizontalPodAutoscaler>) {
+        match change {
+            Event::Apply(object) => self.seen(object),
+            Event::Delete(object) => self.forget(&key(&object)),
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                self.listed.insert(key(&object));
+                self.seen(object);
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed);
+                let known: Vec<Key> = self.entries.keys().cloned().collect();
+                for key in known.iter().filter(|key| !listed.contains(*key)) {
+                    self.forget(key);
+                }
+            }
+        }
+    }
+
+    fn seen(&mut self, object: CronHorizontalPodAutoscaler) {
+        let key = key(&object);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            if entry.knows(&object) {
+                return;
+            }
+            entry.object = Arc::new(object);
+        } else {
+            let entry = Entry {
+                object: Arc::new(object),
+                running: false,
+                again: false,
+                failures: 0,
+                own: Vec::new(),
+            };
+            self.entries.insert(key.clone(), entry);
+        }
+        self.wake(key);
+    }
+
+    fn wake(&mut self, key: Key) {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        if entry.running {
+            entry.again = true;
+        } else {
+            entry.running = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.entries.remove(key);
+        self.alarms.set(key, None);
+    }
+
+    fn ring(&mut self, now: Timestamp) {
+        for key in self.alarms.due(now) {
+            self.wake(key);
+        }
+    }
+
+    fn start_passes(&mut self) {
+        while self.passes.len() < self.context.config.passes_most {
+            let Some(key) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(entry) = self.entries.get(&key) else {
+                continue;
+            };
+            let (context, object) = (self.context.clone(), entry.object.clone());
+            let task = self.passes.spawn(async move {
+                let mut pass = Pass::new(&context);
+                let ended = pass.run(object).await;
+                (ended.map_err(PassError::from), pass.versions)
+            });
+            self.keys.insert(task.id(), key);
+        }
+    }
+
+    fn ended(&mut self, task: Id, (ended, versions): PassResult) {
+        let now = self.context.config.clock.now();
+        let Some(key) = self.keys.remove(&task) else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        entry.running = false;
+        entry.own = versions;
+        let again = std::mem::take(&mut entry.again);
+        let wake = match ended {
+            Ok(ended) => {
+                entry.failures = 0;
+                let version = entry.object.resource_version().unwrap_or_default();
+                let news = again && !entry.own.contains(&version);
+                if news || entry.object.uid() != ended.object.uid() {
+                    // What came in meanwhile may be newer; if it is not, the next pass finds out when it writes.
+                    return self.wake(key);
+                }
+                entry.object = ended.object;
+                ended.wake.filter(|_| !ended.gone)
+            }
+            Err(error) => {
+                entry.failures = entry.failures.saturating_add(1);
+                let wait = (1_i64 << entry.failures.min(6)).min(RETRY_MOST_SECONDS);
+                let (namespace, name) = &key;
+                tracing::warn!(namespace, name, %error, wait, "CronHorizontalPodAutoscaler, trying again");
+                now.checked_add(Span::new().seconds(wait)).ok()
+            }
+        };
+        self.alarms.set(&key, wake);
+    }
+
+    async fn stop(mut self) {
+        let finished = async { while self.passes.join_next().await.is_some() {} };
+        // A run that is cut off stays claimed and is taken over by whoever comes next.
+        if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
+            self.passes.shutdown().await;
+        }
+    }
+}
+
+fn key(object: &CronHorizontalPodAutoscaler) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_zone_comes_from_the_environment_when_it_exists() {
+        let zone = |name| {
+            let config = CronHorizontalPodAutoscalerConfig::default();
+            config.with_time_zone(name).default_time_zone
+        };
+        assert_eq!(zone(Some("Asia/Shanghai")), "Asia/Shanghai");
+        assert_eq!(zone(Some(":Europe/Berlin")), "Europe/Berlin");
+        assert_eq!(zone(Some("")), "UTC");
+        assert_eq!(zone(Some("CST-8")), "UTC");
+        assert_eq!(zone(None), "UTC");
+    }
+}

@@ -1,0 +1,272 @@
+//! One pass over one object: plan, write the status, act, write what came of it, until nothing is left to do now.
+
+use std::sync::Arc;
+
+use elastic_core::CronHorizontalPodAutoscaler;
+use elastic_core::cron_horizontal_pod_autoscaler::{
+    Activity, CronHorizontalPodAutoscalerStatus, EventText, Floor, Outcome, Run, ScaleTargetRef,
+    Situation, floor_failed, floor_held, floor_released, hold, plan, record, release,
+    restored_message, retries_exhausted, scaled_message,
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::Context;
+use super::report::Written;
+use super::target::TargetError;
+
+/// Steps of one pass; what is left then is done in the next one.
+const STEPS_MOST: usize = 32;
+/// Wait before windows that could not be held or released are tried again.
+const RETRY_FLOOR_SECONDS: i64 = 30;
+
+/// How a pass ended.
+pub(super) struct Ended {
+    /// The object as it was last written or read.
+    pub(super) object: Arc<CronHorizontalPodAutoscaler>,
+    /// When to look again.
+    pub(super) wake: Option<Timestamp>,
+    pub(super) gone: bool,
+}
+
+/// A pass under way.
+pub(super) struct Pass<'c> {
+    context: &'c Context,
+    /// Versions this pass has written, so that they are known again when the watch brings them.
+    pub(super) versions: Vec<String>,
+}
+
+/// What follows a step.
+enum Next {
+    /// Plan again from this.
+    Again(Arc<CronHorizontalPodAutoscaler>),
+    /// Wait; the moment is asked for besides the planned one.
+    Rest(Option<Timestamp>),
+    Gone,
+}
+
+impl<'c> Pass<'c> {
+    pub(super) fn new(context: &'c Context) -> Self {
+        Self {
+            context,
+            versions: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        mut object: Arc<CronHorizontalPodAutoscaler>,
+    ) -> Result<Ended, kube::Error> {
+        for _ in 0..STEPS_MOST {
+            let now = self.context.config.clock.now();
+            let status = object.status.clone().unwrap_or_default();
+            let created = object.creation_timestamp().map_or(now, |at| at.0);
+            let situation = Situation {
+                spec: &object.spec,
+                status: &status,
+                generation: object.metadata.generation,
+                created,
+                now,
+                holder: &self.context.holder,
+                default_zone: &self.context.config.default_time_zone,
+            };
+            let plan = plan(&situation, &mut || uuid::Uuid::new_v4().to_string());
+            if plan.status != status {
+                match self.write(&object, plan.status).await? {
+                    Written::Done(written) => object = written,
+                    Written::Other(found) => {
+                        object = found;
+                        continue;
+                    }
+                    Written::Gone => return Ok(ended(object, None, true)),
+                }
+            }
+            self.post(&object, plan.events, now).await;
+            let next = match plan.activity {
+                None => Next::Rest(None),
+                Some(Activity::Scale(run)) => self.scale(object.clone(), &run).await?,
+                Some(Activity::HoldFloor { floor, opening }) => {
+                    self.hold_floor(object.clone(), &floor, &opening).await?
+                }
+                Some(Activity::ReleaseFloor(floor)) => {
+                    self.release_floor(object.clone(), &floor).await?
+                }
+            };
+            match next {
+                Next::Again(found) => object = found,
+                Next::Rest(other) => {
+                    let wake = plan.wake.into_iter().chain(other).min();
+                    return Ok(ended(object, wake, false));
+                }
+                Next::Gone => return Ok(ended(object, None, true)),
+            }
+        }
+        let wake = Some(self.context.config.clock.now());
+        Ok(ended(object, wake, false))
+    }
+
+    async fn write(
+        &mut self,
+        object: &CronHorizontalPodAutoscaler,
+        status: CronHorizontalPodAutoscalerStatus,
+    ) -> Result<Written, kube::Error> {
+        let reporter = &self.context.reporter;
+        reporter.write(object, status, &mut self.versions).await
+    }
+
+    async fn post(
+        &self,
+        object: &CronHorizontalPodAutoscaler,
+        events: Vec<EventText>,
+        now: Timestamp,
+    ) {
+        self.context.reporter.post(object, events, now).await;
+    }
+
+    /// Does a claimed run and writes its outcome.
+    async fn scale(
+        &mut self,
+        object: Arc<CronHorizontalPodAutoscaler>,
+        run: &Run,
+    ) -> Result<Next, kube::Error> {
+        let namespace = object.namespace().unwrap_or_default();
+        let target = &object.spec.scale_target_ref;
+        let outcome = with_retries(self.context, &namespace, target, run.size).await;
+        let change = |status: &mut _, now| record(status, run, &outcome, now).into_iter().collect();
+        self.settle(object, change).await
+    }
+
+    /// Changes the status by `change`, again on what others wrote in between, and posts what it says.
+    async fn settle(
+        &mut self,
+        mut object: Arc<CronHorizontalPodAutoscaler>,
+        change: impl Fn(&mut CronHorizontalPodAutoscalerStatus, Timestamp) -> Vec<EventText>,
+    ) -> Result<Next, kube::Error> {
+        let now = self.context.config.clock.now();
+        for _ in 0..STEPS_MOST {
+            let old = object.status.clone().unwrap_or_default();
+            let mut status = old.clone();
+            let events = change(&mut status, now);
+            if status == old {
+                break;
+            }
+            match self.write(&object, status).await? {
+                Written::Done(written) => {
+                    self.post(&written, events, now).await;
+                    return Ok(Next::Again(written));
+                }
+                Written::Other(found) => object = found,
+                Written::Gone => return Ok(Next::Gone),
+            }
+        }
+        Ok(Next::Again(object))
+    }
+
+    async fn hold_floor(
+        &mut self,
+        mut object: Arc<CronHorizontalPodAutoscaler>,
+        floor: &Floor,
+        opening: &[(String, Timestamp)],
+    ) -> Result<Next, kube::Error> {
+        let namespace = object.namespace().unwrap_or_default();
+        let (targets, target) = (&self.context.targets, &floor.scale_target_ref);
+        let size = match targets.size(&namespace, target).await {
+            Ok(size) => size,
+            Err(error) => return self.floor_trouble(object, floor, &error).await,
+        };
+        if let Some(step) = hold(floor, size) {
+            // What will be restored is on record before it is overwritten.
+            let mut status = object.status.clone().unwrap_or_default();
+            status.floor = Some(step.floor);
+            if Some(&status) != object.status.as_ref() {
+                match self.write(&object, status).await? {
+                    Written::Done(written) => object = written,
+                    Written::Other(found) => return Ok(Next::Again(found)),
+                    Written::Gone => return Ok(Next::Gone),
+                }
+            }
+            if let Err(error) = targets.write(&namespace, target, step.write).await {
+                return self.floor_trouble(object, floor, &error).await;
+            }
+        }
+        if opening.is_empty() {
+            return Ok(Next::Rest(None));
+        }
+        let what = scaled_message(size.replicas, size.replicas.max(floor.target_size));
+        let change = |status: &mut _, now| floor_held(status, opening, &what, now);
+        self.settle(object, change).await
+    }
+
+    async fn release_floor(
+        &mut self,
+        object: Arc<CronHorizontalPodAutoscaler>,
+        floor: &Floor,
+    ) -> Result<Next, kube::Error> {
+        let namespace = object.namespace().unwrap_or_default();
+        let what = match self.give_back(&namespace, floor).await {
+            Ok(what) => what,
+            Err(error) if error.is_gone() => "its target is gone.".to_owned(),
+            Err(error) => return self.floor_trouble(object, floor, &error).await,
+        };
+        self.settle(object, |status, now| floor_released(status, &what, now))
+            .await
+    }
+
+    async fn give_back(&self, namespace: &str, floor: &Floor) -> Result<String, TargetError> {
+        let (targets, target) = (&self.context.targets, &floor.scale_target_ref);
+        let size = targets.size(namespace, target).await?;
+        let numbers = release(floor, size);
+        targets.write(namespace, target, numbers).await?;
+        Ok(restored_message(numbers))
+    }
+
+    /// Windows are held and released until it works; why it does not is said once for each reason.
+    async fn floor_trouble(
+        &mut self,
+        object: Arc<CronHorizontalPodAutoscaler>,
+        floor: &Floor,
+        error: &TargetError,
+    ) -> Result<Next, kube::Error> {
+        let why = error.text();
+        let change = |status: &mut _, now| floor_failed(status, &floor.jobs, &why, now);
+        if matches!(self.settle(object, change).await?, Next::Gone) {
+            return Ok(Next::Gone);
+        }
+        let now = self.context.config.clock.now();
+        let again = now.checked_add(jiff::Span::new().seconds(RETRY_FLOOR_SECONDS));
+        Ok(Next::Rest(again.ok()))
+    }
+}
+
+fn ended(object: Arc<CronHorizontalPodAutoscaler>, wake: Option<Timestamp>, gone: bool) -> Ended {
+    Ended { object, wake, gone }
+}
+
+/// Tries every few seconds for a while, as the original does.
+async fn with_retries(
+    context: &Context,
+    namespace: &str,
+    target: &ScaleTargetRef,
+    size: i32,
+) -> Outcome {
+    let config = &context.config;
+    let started = tokio::time::Instant::now();
+    let mut retries = 0;
+    loop {
+        let left = config.run_timeout.saturating_sub(started.elapsed());
+        let scaling = context.targets.scale(namespace, target, size);
+        let why = match tokio::time::timeout(left, scaling).await {
+            Ok(Ok(what)) => return Ok(what),
+            Ok(Err(error)) => error.text(),
+            Err(_) => "the API did not answer in time".to_owned(),
+        };
+        tokio::time::sleep(config.retry_interval).await;
+        retries += 1;
+        if started.elapsed() > config.retry_window {
+            let (kind, name) = (&target.kind, &target.name);
+            return Err(retries_exhausted(
+                kind, name, namespace, size, retries, &why,
+            ));
+        }
+    }
+}
