@@ -13,38 +13,53 @@ use local_apiserver::testing::TestServer;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
-struct Scene {
+pub(crate) struct Scene {
     _server: TestServer,
-    client: Client,
-    deployments: Api<Deployment>,
-    workloads: Api<ElasticWorkload>,
-    shutdown: CancellationToken,
+    pub(crate) client: Client,
+    pub(crate) deployments: Api<Deployment>,
+    pub(crate) workloads: Api<ElasticWorkload>,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Scene {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
+        let scene = Self::without_controller().await;
+        scene.run_controller();
+        scene
+    }
+
+    pub(crate) async fn without_controller() -> Self {
         let server = TestServer::start().await;
         let client = server.client();
         install_definitions(&client).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let config = ElasticWorkloadConfig::default();
-        tokio::spawn(run_elastic_workload(
-            client.clone(),
-            config,
-            shutdown.clone(),
-        ));
         Self {
             deployments: Api::default_namespaced(client.clone()),
             workloads: Api::default_namespaced(client.clone()),
             client,
-            shutdown,
+            shutdown: CancellationToken::new(),
             _server: server,
         }
     }
 
-    async fn create_source(&self, replicas: i32) {
+    /// Runs one until the scene's end; with another token it can be stopped before.
+    pub(crate) fn run_controller(&self) {
+        self.run_controller_until(self.shutdown.clone());
+    }
+
+    pub(crate) fn run_controller_until(
+        &self,
+        shutdown: CancellationToken,
+    ) -> tokio::task::JoinHandle<()> {
+        let config = ElasticWorkloadConfig {
+            shortage_interval: Duration::from_millis(50),
+            ..ElasticWorkloadConfig::default()
+        };
+        tokio::spawn(run_elastic_workload(self.client.clone(), config, shutdown))
+    }
+
+    pub(crate) async fn create_source(&self, replicas: i32) {
         let source: Deployment = serde_json::from_value(json!({
             "metadata": {"name": "web"},
             "spec": {
@@ -63,7 +78,7 @@ impl Scene {
             .unwrap();
     }
 
-    async fn create_workload(&self, replicas: Option<i32>) {
+    pub(crate) async fn create_workload(&self, replicas: Option<i32>) {
         let mut workload: ElasticWorkload = serde_json::from_value(json!({
             "metadata": {"name": "web-ew"},
             "spec": {
@@ -79,7 +94,7 @@ impl Scene {
             .unwrap();
     }
 
-    async fn scale(&self, replicas: i32) {
+    pub(crate) async fn scale(&self, replicas: i32) {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         self.workloads
             .patch_scale("web-ew", &PatchParams::default(), &patch)
@@ -88,7 +103,7 @@ impl Scene {
     }
 
     /// What the Deployment controller would report.
-    async fn report(&self, name: &str, replicas: i32) {
+    pub(crate) async fn report(&self, name: &str, replicas: i32) {
         let status = json!({"status": {"replicas": replicas, "readyReplicas": replicas, "observedGeneration": 1}});
         self.deployments
             .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
@@ -96,17 +111,17 @@ impl Scene {
             .unwrap();
     }
 
-    async fn replicas(&self) -> (i32, Option<i32>) {
+    pub(crate) async fn replicas(&self) -> (i32, Option<i32>) {
         let of = |deployment: Deployment| deployment.spec.unwrap().replicas.unwrap();
         let unit = self.deployments.get_opt("web-unit-vk").await.unwrap();
         (of(self.deployments.get("web").await.unwrap()), unit.map(of))
     }
 
-    async fn workload(&self) -> Value {
+    pub(crate) async fn workload(&self) -> Value {
         serde_json::to_value(self.workloads.get("web-ew").await.unwrap()).unwrap()
     }
 
-    async fn reasons(&self) -> Vec<String> {
+    pub(crate) async fn reasons(&self) -> Vec<String> {
         let events: Api<Event> = Api::default_namespaced(self.client.clone());
         let list = events.list(&Default::default()).await.unwrap();
         list.items
@@ -123,7 +138,7 @@ impl Drop for Scene {
 }
 
 /// Looks again and again until `done`; shows the last state when it never is.
-async fn eventually<T: Debug>(
+pub(crate) async fn eventually<T: Debug>(
     what: &str,
     look: impl AsyncFn() -> T,
     done: impl Fn(&T) -> bool,
@@ -139,7 +154,7 @@ async fn eventually<T: Debug>(
     }
 }
 
-fn condition(workload: &Value, kind: &str) -> (String, String) {
+pub(crate) fn condition(workload: &Value, kind: &str) -> (String, String) {
     let conditions = workload["status"]["conditions"]
         .as_array()
         .cloned()

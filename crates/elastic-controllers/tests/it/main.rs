@@ -5,5 +5,7 @@
 mod admission;
 mod cron_horizontal_pod_autoscaler;
 mod elastic_workload;
+mod elastic_workload_changes;
+mod elastic_workload_kinds;
 mod simulated_clock;
 mod tidal_cron;

@@ -42,7 +42,7 @@ pub use validation::{FieldError, validate};
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Affinity, EnvVar, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::Toleration;
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -150,9 +150,10 @@ pub struct ElasticUnit {
     /// Added to the pods' tolerations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// Replaces the pods' affinity when present.
+    /// Replaces the pods' affinity when present. This and the following are read when the unit is derived, so that a
+    /// mistake is told by its field and concerns nobody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Value>,
     /// The container that `image`, `env` and `resources` are for; the first one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
@@ -161,10 +162,10 @@ pub struct ElasticUnit {
     pub image: Option<String>,
     /// Variables, added or replaced by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<EnvVar>,
+    pub env: Vec<Value>,
     /// Requests and limits, replaced one by one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
+    pub resources: Option<Value>,
     /// A strategic merge patch of the pod template, applied last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<Value>,

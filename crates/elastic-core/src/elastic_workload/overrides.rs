@@ -23,22 +23,28 @@ pub(super) fn unit_template(
     let field = |name: &str| format!("spec.elasticUnit[{index}].{name}");
     let mut template = source.clone();
     plain(&mut template, unit);
+    let makes_none = |reason: String| format!("makes no pod template: {reason}");
+    decode(&template).map_err(|reason| UnitError::field(field("affinity"), makes_none(reason)))?;
     if let Some(patch) = container_patch(&template, unit)
         .map_err(|reason| UnitError::field(field("container"), reason))?
     {
         template = merge_pod(&template, &patch)
             .map_err(|error| UnitError::field(field("env"), error.to_string()))?;
+        quantities_as_text(&mut template);
+        let wrong = |reason| UnitError::field(field("env and resources"), makes_none(reason));
+        decode(&template).map_err(wrong)?;
     }
     if let Some(patch) = &unit.patch {
         let before = template;
         template = merge_pod(&before, patch).map_err(|error| {
             UnitError::field(field(&format!("patch.{}", error.path)), error.reason)
         })?;
+        quantities_as_text(&mut template);
         if let Err(reason) = decode(&template) {
             let member = wrong_member(&before, patch).unwrap_or_default();
             return Err(UnitError::field(
                 field(&format!("patch{member}")),
-                format!("makes no pod template: {reason}"),
+                makes_none(reason),
             ));
         }
     }
@@ -152,6 +158,25 @@ fn container_patch(template: &Value, unit: &ElasticUnit) -> Result<Option<Value>
     Ok(Some(json!({"spec": {"containers": [patch]}})))
 }
 
+/// Manifests may have quantities as numbers; the API has them as texts.
+fn quantities_as_text(template: &mut Value) {
+    let spec = &mut template["spec"];
+    for list in ["containers", "initContainers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            for part in ["requests", "limits"] {
+                let quantities = container.pointer_mut(&format!("/resources/{part}"));
+                let quantities = quantities.and_then(Value::as_object_mut);
+                for quantity in quantities.into_iter().flat_map(Map::values_mut) {
+                    if quantity.is_number() {
+                        *quantity = quantity.to_string().into();
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn decode(template: &Value) -> Result<PodTemplateSpec, String> {
     serde_json::from_value(template.clone()).map_err(|error| error.to_string())
 }
@@ -165,7 +190,10 @@ fn wrong_member(before: &Value, patch: &Value) -> Option<String> {
     });
     for (part, name, value) in members {
         let alone = json!({part.as_str(): {name.as_str(): value}});
-        let spoils = merge_pod(before, &alone).is_ok_and(|merged| decode(&merged).is_err());
+        let spoils = merge_pod(before, &alone).is_ok_and(|mut merged| {
+            quantities_as_text(&mut merged);
+            decode(&merged).is_err()
+        });
         if spoils {
             return Some(format!(".{part}.{name}"));
         }

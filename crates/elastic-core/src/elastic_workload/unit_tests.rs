@@ -154,6 +154,16 @@ fn every_override_changes_what_it_names_and_nothing_else() {
         "terminationGracePeriodSeconds": 5
     });
     assert_eq!(at(&unit, "/spec/template/spec"), &expected);
+    let number = json!({"name": "vk", "resources": {"limits": {"cpu": 2}}, "patch": {"spec": {"containers": [{"name": "log", "resources": {"limits": {"cpu": 0.5}}}]}}});
+    let unit = derive(SourceKind::Deployment, &source(), number).unwrap();
+    assert_eq!(
+        at(&unit, "/spec/template/spec/containers/0/resources/limits"),
+        &json!({"cpu": "2"})
+    );
+    assert_eq!(
+        at(&unit, "/spec/template/spec/containers/1/resources/limits"),
+        &json!({"cpu": "0.5"})
+    );
     let named = json!({"name": "vk", "container": "log", "image": "log:2"});
     let unit = derive(SourceKind::Deployment, &source(), named).unwrap();
     assert_eq!(at(&unit, "/spec/template/spec/containers/1/image"), "log:2");
@@ -186,6 +196,20 @@ fn an_override_that_cannot_be_applied_names_its_field() {
     for (unit, expected) in cases {
         let error = derive(SourceKind::Deployment, &source(), unit).unwrap_err();
         assert_eq!(error.to_string(), expected);
+    }
+    for (unit, field) in [
+        (
+            json!({"name": "vk", "affinity": {"nodeAffinity": 5}}),
+            "affinity: makes no",
+        ),
+        (
+            json!({"name": "vk", "env": [{"name": "A", "valueFrom": {"fieldRef": "x"}}]}),
+            "env and resources: makes no",
+        ),
+    ] {
+        let error = derive(SourceKind::Deployment, &source(), unit).unwrap_err();
+        let expected = format!("spec.elasticUnit[0].{field} pod template");
+        assert!(error.to_string().starts_with(&expected), "{error}");
     }
     let wrong = json!({"name": "vk", "patch": {"spec": {"hostNetwork": true, "terminationGracePeriodSeconds": "soon"}}});
     let error = derive(SourceKind::Deployment, &source(), wrong)

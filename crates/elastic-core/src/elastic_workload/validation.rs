@@ -115,7 +115,7 @@ fn check_overrides(path: &str, unit: &ElasticUnit, fail: &mut impl FnMut(String,
         );
     }
     for (index, variable) in unit.env.iter().enumerate() {
-        if variable.name.is_empty() {
+        if variable["name"].as_str().is_none_or(str::is_empty) {
             fail(
                 format!("{path}.env[{index}].name"),
                 "must not be empty".into(),
