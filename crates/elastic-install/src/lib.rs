@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod chart;
+pub mod connection;
 pub mod manifests;
 pub mod names;
 pub mod operator;

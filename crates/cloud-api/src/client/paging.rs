@@ -33,15 +33,26 @@ impl EciClient {
     /// The status of all groups that match, over all pages.
     pub async fn all_statuses(
         &self,
-        mut request: DescribeContainerGroupStatusRequest,
+        request: DescribeContainerGroupStatusRequest,
     ) -> Result<Vec<GroupStatusEntry>, EciError> {
         let mut all = Vec::new();
+        self.each_status_page(request, |page| all.extend(page))
+            .await?;
+        Ok(all)
+    }
+
+    /// The status of all groups that match, page by page, so that a long list is never held as a whole.
+    pub async fn each_status_page(
+        &self,
+        mut request: DescribeContainerGroupStatusRequest,
+        mut take: impl FnMut(Vec<GroupStatusEntry>),
+    ) -> Result<(), EciError> {
         for _ in 0..MAX_PAGES {
             let page = self.call(&request).await?;
-            all.extend(page.data);
+            take(page.data);
             request.next_token = page.next_token.filter(|token| !token.is_empty());
             if request.next_token.is_none() {
-                return Ok(all);
+                return Ok(());
             }
         }
         Err(EciError::Endless {

@@ -5,5 +5,6 @@
 mod addon;
 mod chart;
 mod helm;
+mod connection;
 mod operator;
 mod support;

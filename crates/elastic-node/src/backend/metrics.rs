@@ -55,7 +55,7 @@ fn groups(shared: &Shared, node: usize) -> HashMap<String, Arc<Pod>> {
             .entry
             .as_ref()
             .is_some_and(|entry| entry.status == cloud_api::GroupStatus::Running);
-        running.then(|| (id.clone(), record.pod.clone()))
+        running.then(|| (id.clone(), record.pod()))
     })
     .collect()
 }

@@ -20,7 +20,7 @@ use tokio_util::io::StreamReader;
 
 pub use ports::{DirectDialer, PodDialer};
 
-use crate::engine::Shared;
+use crate::engine::{PodRecord, Shared};
 
 /// One virtual node as its kubelet API sees it.
 pub(crate) struct GroupBackend {
@@ -44,7 +44,7 @@ impl GroupBackend {
             .pods
             .values()
             .filter(|record| record.node == self.node);
-        own.map(|record| record.pod.clone()).collect()
+        own.map(PodRecord::pod).collect()
     }
 
     fn find(&self, namespace: &str, pod: &str) -> Result<Arc<Pod>, BackendError> {
@@ -53,12 +53,9 @@ impl GroupBackend {
             .pods
             .values()
             .filter(|record| record.node == self.node);
-        let found = own.find(|record| {
-            record.pod.metadata.namespace.as_deref() == Some(namespace)
-                && record.pod.metadata.name.as_deref() == Some(pod)
-        });
+        let found = own.find(|record| *record.namespace == *namespace && *record.name == *pod);
         found
-            .map(|record| record.pod.clone())
+            .map(PodRecord::pod)
             .ok_or_else(|| BackendError::NotFound {
                 message: format!("pod {namespace}/{pod} is not on this node"),
             })

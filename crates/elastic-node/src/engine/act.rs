@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, State, create, update, write};
+use super::kept::Packer;
+use super::{Shared, State, create, resting, update, write};
 use crate::plan::{Action, Policy};
 
 /// What waits for time to pass is decided anew at this interval; the rest when there is news, and with every complete look
@@ -27,6 +28,7 @@ pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken)
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut packer = Packer::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -34,6 +36,7 @@ pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken)
             _ = tick.tick() => {
                 shared.state().touch_waiting();
                 write::tell_waiting_pods(&shared);
+                resting::pack_resting(&shared, &mut packer);
             }
         }
         decide(&mut shared.state(), policy, Instant::now());

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
+use super::kept::Kept;
 use super::references::FetchError;
 use super::state::GroupFacts;
 use super::{Effective, Shared, facts, write};
@@ -59,7 +60,7 @@ pub(super) async fn create(shared: &Shared, uid: &str) {
         .state()
         .pods
         .get(uid)
-        .map(|record| (record.pod.clone(), record.node))
+        .map(|record| (record.pod(), record.node))
     else {
         return;
     };
@@ -200,7 +201,13 @@ async fn try_create(
             match ask(shared, &mut request, place).await {
                 Ok((id, request_id)) => {
                     let facts = GroupFacts {
-                        annotations: facts::accepted(pod, &effective, &request, place, &request_id),
+                        annotations: Kept::new(facts::accepted(
+                            pod,
+                            &effective,
+                            &request,
+                            place,
+                            &request_id,
+                        )),
                         owner: pod.namespace().zip(pod.metadata.name.clone()),
                         described: false,
                     };

@@ -7,10 +7,13 @@ mod act;
 mod create;
 mod events;
 mod facts;
+mod kept;
 mod nodes;
 mod poll;
 mod profile;
 mod references;
+mod resting;
+
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -34,7 +37,7 @@ use crate::config::{Timing, VirtualNodeConfig};
 use crate::limit::AdaptiveLimit;
 use nodes::NodeTable;
 pub(crate) use profile::Effective;
-pub(crate) use state::State;
+pub(crate) use state::{PodRecord, State};
 
 /// How long running actions may take to end after the shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

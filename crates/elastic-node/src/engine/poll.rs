@@ -78,6 +78,7 @@ impl Eye {
 
     fn pause(&self, took: Duration) -> Duration {
         let motion = self.shared.state().motion(Instant::now());
+        self.shared.events.set_busy(motion.starting > 0);
         if self.last_full.is_none() || motion.starting > 0 || !motion.stopping.is_empty() {
             self.quick(took)
         } else {
@@ -158,21 +159,22 @@ impl Eye {
     }
 
     async fn look_at_all(&self, begun: Instant) -> Result<(), EciError> {
-        let entries = self.shared.cloud.all_statuses(self.question()).await?;
-        let present: HashSet<String> = entries
-            .iter()
-            .map(|entry| entry.container_group_id.clone())
-            .collect();
-        let unknown: Vec<GroupStatusEntry> = {
+        let (mut present, mut unknown) = (HashSet::new(), Vec::new());
+        let take = |page: Vec<GroupStatusEntry>| {
             let mut state = self.shared.state();
-            let known =
-                |entry: &GroupStatusEntry| state.groups.contains_key(&entry.container_group_id);
-            let (known, unknown): (Vec<_>, Vec<_>) = entries.into_iter().partition(known);
-            for entry in known {
-                state.put_entry(entry);
+            for entry in page {
+                present.insert(entry.container_group_id.clone());
+                if state.groups.contains_key(&entry.container_group_id) {
+                    state.put_entry(entry);
+                } else {
+                    unknown.push(entry);
+                }
             }
-            unknown
         };
+        self.shared
+            .cloud
+            .each_status_page(self.question(), take)
+            .await?;
         self.adopt(unknown).await?;
         self.shared.state().keep_groups(&present, begun);
         Ok(())

@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::act;
+use super::kept::Packer;
 use super::state::{GroupFacts, State};
 use crate::plan::{Action, Policy};
 
@@ -115,6 +116,7 @@ struct World {
     forgotten: BTreeSet<String>,
     made: u64,
     state: State,
+    packer: Packer,
     calls: Vec<Call>,
     look: Option<Look>,
     news: VecDeque<News>,
@@ -132,6 +134,7 @@ impl World {
             forgotten: BTreeSet::new(),
             made: 0,
             state: State::default(),
+            packer: Packer::default(),
             calls: Vec::new(),
             look: None,
             news: VecDeque::new(),
@@ -157,7 +160,7 @@ impl World {
         self.calls.iter_mut().for_each(|call| call.orphaned = true);
         let present: HashSet<String> = self.pods.values().map(|pod| pod.uid.clone()).collect();
         for (name, pod) in self.pods.clone() {
-            self.state.put_pod(object(&name, &pod), 0, self.at);
+            self.state.put_pod(object(&name, &pod), 0);
         }
         self.state.keep_pods(0, &present);
     }
@@ -210,7 +213,7 @@ impl World {
         let times = if self.chance.one_in(4) { 2 } else { 1 };
         for _ in 0..times {
             match &news {
-                News::Pod(name, pod) => self.state.put_pod(object(name, pod), 0, self.at),
+                News::Pod(name, pod) => self.state.put_pod(object(name, pod), 0),
                 News::Gone(uid) => self.state.remove_pod(uid),
             }
         }
@@ -218,6 +221,9 @@ impl World {
 
     fn plan(&mut self) {
         self.state.touch_waiting();
+        if self.chance.one_in(4) {
+            self.state.pack_round(&mut self.packer);
+        }
         act::decide(&mut self.state, POLICY, self.at);
         while let Some(action) = act::next(&mut self.state, CALLS, CALLS, POLICY, self.at) {
             self.calls.push(Call {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::facts;
+use super::kept::{Kept, fingerprint};
 use cloud_api::GroupStatus;
 use cloud_api::model::describe::ContainerGroup;
 use cloud_api::model::status::GroupStatusEntry;
@@ -26,8 +27,54 @@ const HURRY: Duration = Duration::from_secs(60);
 
 /// A pod bound to one of our nodes.
 pub(crate) struct PodRecord {
-    pub(crate) pod: Arc<Pod>,
+    pub(super) kept: Kept<Pod>,
+    view: PodView,
+    version: Option<u64>,
+    pub(crate) namespace: Box<str>,
+    pub(crate) name: Box<str>,
     pub(crate) node: usize,
+}
+
+impl PodRecord {
+    fn new(pod: Pod, node: usize) -> Self {
+        Self {
+            view: pod_view(&pod),
+            version: version(&pod),
+            namespace: pod.namespace().unwrap_or_default().into(),
+            name: pod.name_any().into(),
+            kept: Kept::new(pod),
+            node,
+        }
+    }
+
+    pub(crate) fn pod(&self) -> Arc<Pod> {
+        self.kept.get()
+    }
+}
+
+/// A group's status as the cloud told it last.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) status: GroupStatus,
+    pub(crate) ready: bool,
+    /// Differs when anything differs.
+    pub(crate) mark: u64,
+    pub(super) kept: Kept<GroupStatusEntry>,
+}
+
+impl Entry {
+    fn new(entry: GroupStatusEntry) -> Self {
+        Self {
+            status: entry.status.clone(),
+            ready: status::is_ready(&entry),
+            mark: fingerprint(&entry),
+            kept: Kept::new(entry),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Arc<GroupStatusEntry> {
+        self.kept.get()
+    }
 }
 
 /// A container group of this cluster.
@@ -36,15 +83,15 @@ pub(crate) struct GroupRecord {
     pub(crate) uid: String,
     pub(crate) known_since: Instant,
     pub(crate) deleted_at: Option<Instant>,
-    pub(crate) entry: Option<Arc<GroupStatusEntry>>,
+    pub(crate) entry: Option<Entry>,
     pub(crate) facts: GroupFacts,
 }
 
 /// What is known about a group besides its status.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct GroupFacts {
     /// What is written on the pod about it.
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: Kept<BTreeMap<String, String>>,
     /// Namespace and name of the pod it was made for.
     pub(crate) owner: Option<(String, String)>,
     /// The cloud has described it since it runs.
@@ -60,7 +107,8 @@ pub(crate) struct Notes {
     pub(crate) last_problem: String,
     /// What rules of the profile add to the pod; worked out when its group is asked for.
     pub(crate) effect: Option<Effect>,
-    pub(crate) first_seen: Option<Instant>,
+    /// The round in which something about the pod or its groups changed last; `None` when all of it is packed.
+    pub(super) opened: Option<u32>,
 }
 
 #[derive(Default)]
@@ -76,6 +124,10 @@ pub(crate) struct State {
     /// Of each node that is watched, whether its pods are known.
     pods_known: HashMap<usize, bool>,
     dirty: HashSet<String>,
+    /// Pods of which something is not packed, once each, the longest open first.
+    pub(super) open: VecDeque<String>,
+    /// Rounds of packing so far.
+    pub(super) round: u32,
     /// Decided, waiting for a place under the bounds.
     pub(crate) for_cloud: VecDeque<Action>,
     pub(crate) for_api: VecDeque<Action>,
@@ -129,7 +181,7 @@ impl State {
             memory.retry_at.is_some() || memory.absent_since.is_some() || memory.status_due
         };
         let pods = self.pods.iter().filter(|(uid, record)| {
-            record.pod.metadata.deletion_timestamp.is_some()
+            record.view.deleting
                 || !self.by_uid.contains_key(*uid)
                 || self
                     .notes
@@ -174,8 +226,8 @@ impl State {
             .map(|(id, group)| view(id, group, at))
             .collect();
         let groups: Vec<&GroupView> = groups.iter().collect();
-        let pod = self.pods.get(uid).map(|record| pod_view(&record.pod));
-        decide(pod.as_ref(), &groups, memory, policy, self.now(at))
+        let pod = self.pods.get(uid).map(|record| &record.view);
+        decide(pod, &groups, memory, policy, self.now(at))
     }
 
     pub(crate) fn groups_of(&self, uid: &str) -> impl Iterator<Item = (&String, &GroupRecord)> {
@@ -185,55 +237,44 @@ impl State {
 
     /// The group whose status the pod shows.
     pub(crate) fn shown_group(&self, uid: &str) -> Option<(&String, &GroupRecord)> {
-        let written = self
-            .pods
-            .get(uid)
-            .and_then(|record| record.pod.annotations().get(INSTANCE_ID));
+        let record = self.pods.get(uid);
+        let written = record.and_then(|record| record.view.instance.as_ref());
         let mut groups: Vec<_> = self.groups_of(uid).collect();
         groups.sort_by_key(|(id, group)| (Some(*id) != written, group.known_since));
         groups.into_iter().next()
     }
 
     /// A pod as the API shows it now; news older than what is known is ignored.
-    pub(crate) fn put_pod(&mut self, pod: Pod, node: usize, at: Instant) {
+    pub(crate) fn put_pod(&mut self, pod: Pod, node: usize) {
         let Some(uid) = pod.uid() else { return };
-        if self
-            .pods
-            .get(&uid)
-            .is_some_and(|known| is_old_news(&pod, &known.pod))
-        {
+        let before = self.pods.get(&uid);
+        if before.is_some_and(|known| is_old_news(version(&pod), known.version)) {
             return;
         }
-        let deleting = pod.metadata.deletion_timestamp.is_some();
-        let before = self.pods.insert(
-            uid.clone(),
-            PodRecord {
-                pod: Arc::new(pod),
-                node,
-            },
-        );
-        let was_deleting = before
-            .as_ref()
-            .is_some_and(|old| old.pod.metadata.deletion_timestamp.is_some());
+        let is_new = before.is_none();
+        let was_deleting = before.is_some_and(|known| known.view.deleting);
+        let record = PodRecord::new(pod, node);
+        let deleting = record.view.deleting;
+        self.pods.insert(uid.clone(), record);
         let notes = self.notes(&uid);
-        if before.is_none() {
-            notes.first_seen = Some(at);
+        if is_new {
             notes.moments.bound = Some(Timestamp::now());
         }
         if deleting && !was_deleting {
             // Whatever was being waited for does not matter any more.
             notes.memory.retry_at = None;
         }
+        self.opened(&uid);
         self.refresh_status(&uid);
         self.touch(&uid);
     }
 
     /// A pod as the answer to an own write shows it. The watch may have told of its deletion before the answer was read:
     /// then the answer is old news, and taking the pod up again would keep its group alive for ever.
-    pub(crate) fn put_answer(&mut self, pod: Pod, node: usize, at: Instant) {
+    pub(crate) fn put_answer(&mut self, pod: Pod, node: usize) {
         let known = pod.metadata.uid.as_ref();
         if known.is_some_and(|uid| self.pods.contains_key(uid)) {
-            self.put_pod(pod, node, at);
+            self.put_pod(pod, node);
         }
     }
 
@@ -285,6 +326,7 @@ impl State {
             facts,
         };
         self.put_group(id, record);
+        self.opened(uid);
         self.refresh_status(uid);
     }
 
@@ -315,7 +357,7 @@ impl State {
             tag.map(|tag| tag.value.clone())
         };
         let facts = GroupFacts {
-            annotations: facts::described(group),
+            annotations: Kept::new(facts::described(group)),
             owner: tag_value(tags::NAMESPACE).zip(tag_value(tags::POD)),
             described: entry.as_ref().is_some_and(status::is_ready),
         };
@@ -323,17 +365,18 @@ impl State {
             uid: uid.clone(),
             known_since: at,
             deleted_at: None,
-            entry: entry.map(Arc::new),
+            entry: entry.map(Entry::new),
             facts,
         };
         self.put_group(&group.container_group_id, record);
+        self.opened(&uid);
         self.refresh_status(&uid);
     }
 
     /// Groups that run and that the cloud has not described since.
     pub(crate) fn undescribed(&self, most: usize) -> Vec<String> {
         let wanted = self.groups.iter().filter(|(_, group)| {
-            let entry = group.entry.as_deref();
+            let entry = group.entry.as_ref();
             !group.facts.described
                 && group.deleted_at.is_none()
                 && entry.is_some_and(|entry| entry.status == GroupStatus::Running)
@@ -348,8 +391,11 @@ impl State {
             return;
         };
         known.facts.described = true;
-        known.facts.annotations.extend(facts::described(group));
+        let mut annotations = known.facts.annotations.get().as_ref().clone();
+        annotations.extend(facts::described(group));
+        known.facts.annotations = Kept::new(annotations);
         let uid = known.uid.clone();
+        self.opened(&uid);
         self.refresh_status(&uid);
         self.touch(&uid);
     }
@@ -359,13 +405,15 @@ impl State {
         let Some(group) = self.groups.get_mut(&entry.container_group_id) else {
             return false;
         };
-        if group.entry.as_deref() == Some(&entry) {
+        let entry = Entry::new(entry);
+        let known = group.entry.as_ref();
+        if known.is_some_and(|known| known.mark == entry.mark) {
             return true;
         }
         let uid = group.uid.clone();
-        let ready = status::is_ready(&entry);
+        let ready = entry.ready;
         let running = entry.status == GroupStatus::Running;
-        group.entry = Some(Arc::new(entry));
+        group.entry = Some(entry);
         let moments = &mut self.notes(&uid).moments;
         if running && moments.running.is_none() {
             moments.running = Some(Timestamp::now());
@@ -373,6 +421,7 @@ impl State {
         if ready && moments.ready.is_none() {
             moments.ready = Some(Timestamp::now());
         }
+        self.opened(&uid);
         self.refresh_status(&uid);
         self.touch(&uid);
         true
@@ -424,8 +473,9 @@ impl State {
                 .shown_group(uid)
                 .and_then(|(id, group)| Some((id, group, group.entry.as_ref()?)));
             shown.is_some_and(|(id, group, entry)| {
-                super::write::differs(&record.pod, id, entry)
-                    || facts::unwritten(&record.pod, &group.facts.annotations)
+                let pod = record.pod();
+                super::write::differs(&pod, id, &entry.get())
+                    || facts::unwritten(&pod, &group.facts.annotations.get())
             })
         });
         if due || self.notes.contains_key(uid) {
@@ -435,11 +485,11 @@ impl State {
 
     /// The API took a status made from `written`. However it shows the pod now: writing the same again would not change
     /// it, and what never ends is a loop. News of the group or of the pod makes a status due again.
-    pub(crate) fn status_written(&mut self, uid: &str, written: &Arc<GroupStatusEntry>) {
+    pub(crate) fn status_written(&mut self, uid: &str, written: u64) {
         let shown = self
             .shown_group(uid)
             .and_then(|(_, group)| group.entry.as_ref());
-        if shown.is_some_and(|entry| Arc::ptr_eq(entry, written)) {
+        if shown.is_some_and(|entry| entry.mark == written) {
             self.notes(uid).memory.status_due = false;
         }
     }
@@ -483,7 +533,7 @@ fn is_starting(group: &GroupRecord) -> bool {
     group
         .entry
         .as_ref()
-        .is_none_or(|entry| !entry.status.is_final() && !status::is_ready(entry))
+        .is_none_or(|entry| !entry.status.is_final() && !entry.ready)
 }
 
 fn view(id: &str, group: &GroupRecord, at: Instant) -> GroupView {
@@ -520,169 +570,15 @@ fn pod_view(pod: &Pod) -> PodView {
     }
 }
 
+fn version(pod: &Pod) -> Option<u64> {
+    pod.resource_version()?.parse().ok()
+}
+
 /// Versions of one object are increasing numbers on every API server there is; where they are not, the newest wins.
 /// The same version again is the echo of our own write, which is known already.
-fn is_old_news(pod: &Pod, known: &Pod) -> bool {
-    let version = |pod: &Pod| {
-        pod.resource_version()
-            .and_then(|version| version.parse::<u64>().ok())
-    };
-    matches!((version(pod), version(known)), (Some(new), Some(old)) if new <= old)
+fn is_old_news(new: Option<u64>, known: Option<u64>) -> bool {
+    new.zip(known).is_some_and(|(new, known)| new <= known)
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn pod(uid: &str, version: u64) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": uid, "resourceVersion": version.to_string()},
-            "spec": {"containers": [{"name": "c"}]}
-        }))
-        .unwrap()
-    }
-
-    fn group(uid: &str, at: Instant) -> GroupRecord {
-        GroupRecord {
-            uid: uid.into(),
-            known_since: at,
-            deleted_at: None,
-            entry: None,
-            facts: GroupFacts::default(),
-        }
-    }
-
-    fn entry(id: &str, status: &str) -> GroupStatusEntry {
-        serde_json::from_value(
-            json!({"ContainerGroupId": id, "Status": status, "PodStatus": {"PodIp": "10.4.1.2"}}),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn a_changed_group_makes_a_status_due_and_the_same_word_again_does_not() {
-        let at = Instant::now();
-        let mut state = State::default();
-        state.put_pod(pod("u", 1), 0, at);
-        state.put_group("g", group("u", at));
-        assert!(state.put_entry(entry("g", "Running")));
-        assert!(state.notes("u").memory.status_due);
-        state.take_dirty();
-        assert!(state.put_entry(entry("g", "Running")));
-        assert!(state.take_dirty().is_empty());
-        assert!(!state.put_entry(entry("unknown", "Running")));
-    }
-
-    #[test]
-    fn a_written_status_is_not_due_again_until_there_is_news() {
-        let at = Instant::now();
-        let mut state = State::default();
-        state.put_pod(pod("u", 1), 0, at);
-        state.put_group("g", group("u", at));
-        state.put_entry(entry("g", "Running"));
-        let written = state.groups["g"].entry.clone().unwrap();
-        state.put_answer(pod("u", 2), 0, at);
-        assert!(state.notes("u").memory.status_due);
-        state.status_written("u", &written);
-        assert!(!state.notes("u").memory.status_due);
-        // What came while the write was under way is not forgotten.
-        state.put_entry(entry("g", "Succeeded"));
-        state.status_written("u", &written);
-        assert!(state.notes("u").memory.status_due);
-    }
-
-    #[test]
-    fn time_alone_is_looked_at_only_for_what_waits() {
-        let at = Instant::now();
-        let mut state = State::default();
-        for (uid, id) in [("runs", "g1"), ("starts", "g2"), ("retries", "g3")] {
-            state.put_pod(pod(uid, 1), 0, at);
-            state.put_group(id, group(uid, at));
-        }
-        for id in ["g1", "g3"] {
-            state.put_entry(entry(id, "Running"));
-        }
-        for uid in ["runs", "retries"] {
-            state.notes(uid).memory.status_due = false;
-        }
-        state.notes("retries").memory.retry_at = Some(at);
-        state.put_pod(pod("new", 1), 0, at);
-        state.put_group("g4", group("orphan", at));
-        state.take_dirty();
-        state.touch_waiting();
-        let mut waiting: Vec<String> = state.take_dirty().into_iter().collect();
-        waiting.sort();
-        assert_eq!(waiting, ["new", "orphan", "retries", "starts"]);
-    }
-
-    #[test]
-    fn old_news_of_a_pod_is_ignored() {
-        let at = Instant::now();
-        let mut state = State::default();
-        state.put_pod(pod("u", 5), 0, at);
-        state.put_pod(pod("u", 4), 0, at);
-        assert_eq!(state.pods["u"].pod.resource_version().as_deref(), Some("5"));
-    }
-
-    #[test]
-    fn the_answer_to_a_write_never_brings_a_deleted_pod_back() {
-        let at = Instant::now();
-        let mut state = State::default();
-        state.put_pod(pod("u", 1), 0, at);
-        state.put_answer(pod("u", 2), 0, at);
-        assert_eq!(state.pods["u"].pod.resource_version().as_deref(), Some("2"));
-        state.remove_pod("u");
-        state.put_answer(pod("u", 3), 0, at);
-        assert!(state.pods.is_empty());
-    }
-
-    #[test]
-    fn a_group_made_after_the_list_was_begun_survives_it() {
-        let asked = Instant::now();
-        let later = asked + Duration::from_millis(5);
-        let mut state = State::default();
-        state.put_group(
-            "old",
-            group("u1", asked.checked_sub(Duration::from_secs(1)).unwrap()),
-        );
-        state.put_group("new", group("u2", later));
-        state.keep_groups(&HashSet::new(), asked);
-        assert!(!state.groups.contains_key("old"));
-        assert!(state.groups.contains_key("new"));
-        assert_eq!(state.listed, Some(asked));
-    }
-
-    #[test]
-    fn nothing_is_remembered_about_what_is_gone() {
-        let at = Instant::now();
-        let mut state = State::default();
-        state.put_pod(pod("u", 1), 0, at);
-        state.put_group("g", group("u", at));
-        state.remove_pod("u");
-        assert!(state.notes.contains_key("u"));
-        state.remove_group("g", at);
-        assert!(state.notes.is_empty() && state.by_uid.is_empty() && state.groups.is_empty());
-    }
-
-    #[test]
-    fn motion_counts_what_starts_and_names_what_stops() {
-        let at = Instant::now();
-        let mut state = State::default();
-        state.put_group("a", group("u1", at));
-        state.put_group(
-            "b",
-            GroupRecord {
-                deleted_at: Some(at),
-                ..group("u2", at)
-            },
-        );
-        let motion = state.motion(at);
-        assert_eq!(
-            (motion.groups, motion.starting, motion.stopping),
-            (2, 1, vec!["b".to_owned()])
-        );
-        assert_eq!(state.motion(at + HURRY).starting, 0);
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ pub(super) async fn images(shared: &Shared, uid: &str, id: &str) {
         .state()
         .pods
         .get(uid)
-        .map(|record| (record.pod.clone(), record.node));
+        .map(|record| (record.pod(), record.node));
     let Some((pod, node)) = found else { return };
     let images = facts::images(&pod);
     let outcome = match create::prepare(shared, &shared.effective(), &pod, node).await {

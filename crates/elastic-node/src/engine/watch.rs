@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -37,19 +36,18 @@ pub(super) async fn watch_pods(shared: Arc<Shared>, node: usize, shutdown: Cance
 }
 
 fn apply(shared: &Shared, node: usize, event: watcher::Event<Pod>, listed: &mut HashSet<String>) {
-    let at = Instant::now();
     match event {
         watcher::Event::Init => listed.clear(),
         watcher::Event::InitApply(mut pod) => {
             listed.extend(pod.uid());
             pod.metadata.managed_fields = None;
-            shared.state().put_pod(pod, node, at);
+            shared.state().put_pod(pod, node);
         }
         watcher::Event::InitDone => shared.state().keep_pods(node, &std::mem::take(listed)),
         watcher::Event::Apply(mut pod) => {
             // Never looked at, and a large part of the object.
             pod.metadata.managed_fields = None;
-            shared.state().put_pod(pod, node, at);
+            shared.state().put_pod(pod, node);
         }
         watcher::Event::Delete(pod) => {
             if let Some(uid) = pod.uid() {

@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use super::state::GroupRecord;
+use super::state::{GroupRecord, PodRecord};
 use super::{Shared, create, facts};
 use crate::status::{failure_status, lost_status, never_restarts, pod_key, pod_status};
 use crate::translate::is_daemon;
@@ -106,22 +106,17 @@ pub(super) async fn status(shared: &Shared, uid: &str) {
         };
         let Some(entry) = &group.entry else { return };
         let host = &shared.nodes[record.node].address;
-        let status = pod_status(&record.pod, entry, host, Timestamp::now());
+        let pod = record.pod();
+        let status = pod_status(&pod, &entry.get(), host, Timestamp::now());
         let moments = state
             .notes
             .get(uid)
             .map(|notes| notes.moments.clone())
             .unwrap_or_default();
-        let notes = annotations(&record.pod, id, group, moments);
-        (
-            record.pod.clone(),
-            record.node,
-            status,
-            notes,
-            entry.clone(),
-        )
+        let notes = annotations(&pod, id, group, moments);
+        (pod, record.node, status, notes, entry.mark)
     };
-    let (pod, node, status, notes, entry) = prepared;
+    let (pod, node, status, notes, written) = prepared;
     let effect = added_by_rules(shared, &pod, uid).await;
     let mut notes = notes;
     for (key, value) in effect.annotations {
@@ -132,7 +127,7 @@ pub(super) async fn status(shared: &Shared, uid: &str) {
     let metadata = json!({"uid": uid, "annotations": notes, "labels": labels});
     let body = json!({"metadata": metadata, "status": status_value(&status)});
     if patch(shared, &pod, node, uid, body).await {
-        shared.state().status_written(uid, &entry);
+        shared.state().status_written(uid, written);
     }
 }
 
@@ -157,7 +152,7 @@ fn annotations(
     mut moments: PodMoments,
 ) -> BTreeMap<String, String> {
     moments.created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let mut all = facts::to_write(pod, &group.facts.annotations);
+    let mut all = facts::to_write(pod, &group.facts.annotations.get());
     let own = [
         (INSTANCE_ID, id.to_owned()),
         (
@@ -190,7 +185,7 @@ pub(super) async fn patch(
     match outcome {
         Ok(mut written) => {
             written.metadata.managed_fields = None;
-            shared.state().put_answer(written, node, Instant::now());
+            shared.state().put_answer(written, node);
             true
         }
         Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -219,12 +214,7 @@ pub(super) async fn failure(shared: &Shared, pod: &Pod, uid: &str, reason: &str,
 }
 
 pub(super) async fn lost(shared: &Shared, uid: &str) {
-    let Some(pod) = shared
-        .state()
-        .pods
-        .get(uid)
-        .map(|record| record.pod.clone())
-    else {
+    let Some(pod) = shared.state().pods.get(uid).map(PodRecord::pod) else {
         return;
     };
     tracing::warn!(
@@ -254,12 +244,7 @@ async fn write_whole(shared: &Shared, pod: &Pod, uid: &str, status: &PodStatus) 
 
 /// Takes a deleted pod whose group is gone out of the API.
 pub(super) async fn finish(shared: &Shared, uid: &str) {
-    let Some(pod) = shared
-        .state()
-        .pods
-        .get(uid)
-        .map(|record| record.pod.clone())
-    else {
+    let Some(pod) = shared.state().pods.get(uid).map(PodRecord::pod) else {
         return;
     };
     let api: Api<Pod> =

@@ -67,12 +67,16 @@ pub(crate) async fn client(data_dir: &crate::data_dir::DataDir) -> anyhow::Resul
 
 /// The client of any cluster by its kubeconfig.
 pub(crate) async fn client_from(kubeconfig: &std::path::Path) -> anyhow::Result<kube::Client> {
+    let config = config_from(kubeconfig).await?;
+    kube::Client::try_from(config)
+        .with_context(|| format!("use kubeconfig {}", kubeconfig.display()))
+}
+
+pub(crate) async fn config_from(kubeconfig: &std::path::Path) -> anyhow::Result<kube::Config> {
     let read = || format!("use kubeconfig {}", kubeconfig.display());
     let config = kube::config::Kubeconfig::read_from(kubeconfig).with_context(read)?;
-    let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
-        .await
-        .with_context(read)?;
-    kube::Client::try_from(config).with_context(read)
+    let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await;
+    config.with_context(read)
 }
 
 /// The environment; variables that are no text cannot be ours.

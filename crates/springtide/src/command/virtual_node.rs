@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use elastic_controllers::WebhookAddress;
+use elastic_install::connection::connect;
 use elastic_install::names::{NAMESPACE, WEBHOOK};
 use elastic_install::operator::{self, ElectionTiming, OperatorConfig, WebhookServing};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{VirtualNodeArguments, VirtualNodeCommand, VirtualNodeRunArguments};
-use crate::command::{client_from, environment, wait_for_signal};
+use crate::command::{config_from, environment, wait_for_signal};
 use crate::printer;
 
 /// Port of the Service in front of the webhook.
@@ -19,10 +20,11 @@ const WEBHOOK_PORT: u16 = 443;
 
 pub async fn run(arguments: VirtualNodeArguments) -> anyhow::Result<ExitCode> {
     let VirtualNodeCommand::Run(arguments) = arguments.command;
-    let (client, in_cluster) = match &arguments.kubeconfig {
-        Some(kubeconfig) => (client_from(kubeconfig).await?, false),
+    let (cluster, in_cluster) = match &arguments.kubeconfig {
+        Some(kubeconfig) => (config_from(kubeconfig).await?, false),
         None => (own_account()?, true),
     };
+    let client = connect(cluster)?;
     let config = config(arguments, in_cluster).await?;
     let mode = if in_cluster { "in-cluster" } else { "managed" };
     printer::note(format!(
@@ -44,10 +46,9 @@ pub async fn run(arguments: VirtualNodeArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// The account that Kubernetes gives every pod.
-fn own_account() -> anyhow::Result<kube::Client> {
-    let config = kube::Config::incluster()
-        .context("this is no pod of a cluster; name the cluster with --kubeconfig")?;
-    kube::Client::try_from(config).context("use the pod's own account")
+fn own_account() -> anyhow::Result<kube::Config> {
+    kube::Config::incluster()
+        .context("this is no pod of a cluster; name the cluster with --kubeconfig")
 }
 
 async fn config(

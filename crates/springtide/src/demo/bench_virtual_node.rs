@@ -15,7 +15,7 @@ use elastic_core::names::{POD_MOMENTS_ANNOTATION, PROVIDER_TAINT_KEY};
 use elastic_core::timeline::PodMoments;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
@@ -109,6 +109,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let cloud = LocalCloud::start(config, backend, listener, CloudSources::system()).await?;
         let client = api.client();
+        give_account(&client).await?;
         let virtual_node = start_virtual_node(&access, &cloud.endpoint())?;
         wait_for_node(&client).await?;
         Ok(Self {
@@ -310,6 +311,20 @@ fn start_virtual_node(kubeconfig: &Path, cloud: &str) -> anyhow::Result<Child> {
         .kill_on_drop(true)
         .spawn()
         .context("start the virtual node")
+}
+
+/// What controllers put into every namespace of a real cluster: pods mount its token, and wait for it where it is missing.
+async fn give_account(client: &Client) -> anyhow::Result<()> {
+    let (accounts, maps) = (
+        Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE),
+        Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE),
+    );
+    let account = serde_json::from_value(json!({"metadata": {"name": "default"}}))?;
+    accounts.create(&PostParams::default(), &account).await?;
+    let authority = json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "bench"}});
+    let authority = serde_json::from_value(authority)?;
+    maps.create(&PostParams::default(), &authority).await?;
+    Ok(())
 }
 
 async fn wait_for_node(client: &Client) -> anyhow::Result<()> {
