@@ -138,8 +138,11 @@ async fn a_node_that_drains_is_taken_up_by_the_next_life_and_removed_when_empty(
 async fn a_bad_profile_is_told_and_the_last_good_one_stays_in_force() {
     let scene = Scene::start().await;
     let good = node(ZONES[0]);
-    write(&scene, &[("vSwitchIds", &switch(ZONES[0]))]).await;
     let names = async || node_names(&scene).await;
+    // Otherwise one node is seen before the other is there, and the good profile may never have been.
+    let both = ZONES.map(node).to_vec();
+    eventually("both nodes", names, |names| *names == both).await;
+    write(&scene, &[("vSwitchIds", &switch(ZONES[0]))]).await;
     eventually("one node", names, |names| *names == [good.clone()]).await;
     let cases = [
         (("selectors", "[{"), "selectors: is not a JSON array"),
