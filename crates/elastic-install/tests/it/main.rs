@@ -4,7 +4,7 @@
 
 mod addon;
 mod chart;
-mod helm;
 mod connection;
+mod helm;
 mod operator;
 mod support;
