@@ -17,26 +17,29 @@ const PODS_PER_ROUND: usize = 250;
 type Annotations = std::collections::BTreeMap<String, String>;
 
 /// The open forms of what is known of one pod.
-#[derive(Default)]
 struct Resting {
     uid: String,
     pod: Option<Arc<Pod>>,
-    groups: Vec<(
-        String,
-        Option<Arc<GroupStatusEntry>>,
-        Option<Arc<Annotations>>,
-    )>,
+    groups: Vec<RestingGroup>,
+}
+
+struct RestingGroup {
+    id: String,
+    entry: Option<Arc<GroupStatusEntry>>,
+    facts: Option<Arc<Annotations>>,
 }
 
 /// Their packed forms.
 struct Settled {
     uid: String,
     pod: Option<PackedOf<Pod>>,
-    groups: Vec<(
-        String,
-        Option<PackedOf<GroupStatusEntry>>,
-        Option<PackedOf<Annotations>>,
-    )>,
+    groups: Vec<SettledGroup>,
+}
+
+struct SettledGroup {
+    id: String,
+    entry: Option<PackedOf<GroupStatusEntry>>,
+    facts: Option<PackedOf<Annotations>>,
 }
 
 /// One round. The work is done outside the lock; what changes meanwhile stays open.
@@ -67,10 +70,14 @@ impl State {
 fn pack(packer: &mut Packer, resting: Resting) -> Settled {
     let kinship = resting.pod.as_deref().map_or(0, kinship);
     let pod = resting.pod.and_then(|pod| packer.pack(kinship ^ 1, &pod));
-    let groups = resting.groups.into_iter().map(|(id, entry, facts)| {
-        let entry = entry.and_then(|entry| packer.pack(kinship ^ 2, &entry));
-        let facts = facts.and_then(|facts| packer.pack(kinship ^ 3, &facts));
-        (id, entry, facts)
+    let groups = resting.groups.into_iter().map(|group| SettledGroup {
+        id: group.id,
+        entry: group
+            .entry
+            .and_then(|entry| packer.pack(kinship ^ 2, &entry)),
+        facts: group
+            .facts
+            .and_then(|facts| packer.pack(kinship ^ 3, &facts)),
     });
     Settled {
         uid: resting.uid,
@@ -127,8 +134,11 @@ impl State {
     fn resting(&self, uid: String) -> Resting {
         let groups = self.groups_of(&uid).map(|(id, group)| {
             let entry = group.entry.as_ref();
-            let entry = entry.and_then(|entry| entry.kept.opened().cloned());
-            (id.clone(), entry, group.facts.annotations.opened().cloned())
+            RestingGroup {
+                id: id.clone(),
+                entry: entry.and_then(|entry| entry.kept.opened().cloned()),
+                facts: group.facts.annotations.opened().cloned(),
+            }
         });
         let groups = groups.collect();
         let record = self.pods.get(&uid);
@@ -142,12 +152,13 @@ impl State {
     fn put_settled(&mut self, settled: Settled) {
         let record = self.pods.get_mut(&settled.uid);
         replace(record.map(|record| &mut record.kept), settled.pod);
-        for (id, entry, facts) in settled.groups {
-            let Some(group) = self.groups.get_mut(&id) else {
+        for settled in settled.groups {
+            let Some(group) = self.groups.get_mut(&settled.id) else {
                 continue;
             };
-            replace(group.entry.as_mut().map(|entry| &mut entry.kept), entry);
-            replace(Some(&mut group.facts.annotations), facts);
+            let entry = group.entry.as_mut();
+            replace(entry.map(|entry| &mut entry.kept), settled.entry);
+            replace(Some(&mut group.facts.annotations), settled.facts);
         }
     }
 }
