@@ -7,6 +7,7 @@ use crate::config::{CloudSources, LocalCloudConfig};
 use crate::gateway::nonces::Nonces;
 use crate::gateway::{self, Gateway};
 use crate::ledger::Ledger;
+use crate::logs::{self, LogStoreError};
 use crate::nas::{self, FileSystem, NasError};
 use crate::shared::{Shared, StoreFailed, ask_to_delete, run_broom, run_writer};
 use crate::state::State;
@@ -123,6 +124,11 @@ impl LocalCloud {
     /// What clients are pointed at.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Serves the log service on a listener of its own; answers with its address.
+    pub async fn serve_logs(&self, listener: TcpListener) -> Result<SocketAddr, LogStoreError> {
+        logs::start(&self.shared, &self.shared.config.state_dir, listener).await
     }
 
     /// The bill so far.

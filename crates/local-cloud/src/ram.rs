@@ -140,7 +140,7 @@ pub(crate) fn qualified(action: &str) -> String {
 }
 
 /// Whether a text fits a pattern, in which `*` stands for any text and `?` for one character.
-fn fits(pattern: &str, text: &str) -> bool {
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut here) = (0, 0);

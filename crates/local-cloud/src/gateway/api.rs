@@ -1,6 +1,7 @@
 //! One call of the OpenAPI: read, authenticate, find the action, answer.
 
-use super::authenticate::{Caller, Incoming as Signed};
+use super::authenticate::Incoming as Signed;
+use super::keys::Caller;
 use super::refusal::{AccessDenied, Refusal};
 use super::{Answer, Gateway, answer};
 use crate::actions::{self, Call};

@@ -3,6 +3,7 @@
 mod api;
 mod authenticate;
 mod control;
+pub(crate) mod keys;
 pub(crate) mod nonces;
 mod private;
 pub(crate) mod refusal;

@@ -3,7 +3,8 @@
 //! Both take the usual signatures, or the local token as `Authorization: Bearer …`.
 
 use super::Gateway;
-use super::authenticate::{Caller, Incoming as Signed};
+use super::authenticate::Incoming as Signed;
+use super::keys::Caller;
 use super::refusal::Refusal;
 use crate::state::record::GroupRecord;
 use cloud_api::encoding::parse_form;

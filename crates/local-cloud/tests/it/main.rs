@@ -13,6 +13,7 @@ mod gateway;
 mod history;
 mod identity;
 mod lifecycle;
+mod logs;
 mod real;
 mod scale;
 mod sdk;
