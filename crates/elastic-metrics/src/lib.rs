@@ -6,6 +6,7 @@
 
 mod api;
 mod exposition;
+pub mod log_exporter;
 mod register;
 mod samples;
 mod scrape;

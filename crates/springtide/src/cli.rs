@@ -47,6 +47,8 @@ pub enum Command {
     VirtualNode(VirtualNodeArguments),
     /// The local cloud: container groups, faults on demand, users, network file systems, public addresses.
     Cloud(CloudArguments),
+    /// Numbers from elsewhere as Prometheus metrics.
+    Exporter(ExporterArguments),
     /// Install, look at and remove the elastic parts on any cluster.
     Addon(AddonArguments),
     /// Rights of the cloud's RAM users.
@@ -455,6 +457,46 @@ pub struct AddonInstallArguments {
     /// Only say what would be done; the server checks it.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExporterArguments {
+    #[command(subcommand)]
+    pub command: ExporterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ExporterCommand {
+    /// Ask the log service at an interval and serve what it answers.
+    Sls(ExporterSlsArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ExporterSlsArguments {
+    /// What to ask: a YAML file (docs/log-service.md).
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Where Prometheus finds /metrics.
+    #[arg(long, default_value = "127.0.0.1:9118")]
+    pub listen: SocketAddr,
+    /// Where the log service is, instead of what the file or the region says.
+    #[arg(long, env = "SLS_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Region id, instead of what the file says.
+    #[arg(long, env = "SLS_REGION")]
+    pub region: Option<String>,
+    /// A mounted Secret with the files access-key-id and access-key-secret, read again when they change; without it the
+    /// key comes from the environment.
+    #[arg(long, conflicts_with = "local")]
+    pub credentials_dir: Option<PathBuf>,
+    /// Ask the log service of the local cluster in --data-dir, with its key.
+    #[arg(long, conflicts_with_all = ["endpoint", "region"])]
+    pub local: bool,
+    /// Only check the file.
+    #[arg(long)]
+    pub check: bool,
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
 }
 
 #[derive(Debug, Args)]

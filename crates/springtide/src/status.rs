@@ -50,11 +50,14 @@ pub struct CloudStatus {
     /// True when container groups exist only on paper.
     pub simulated: bool,
     pub eci: EndpointStatus,
+    /// The log service.
+    #[serde(default)]
+    pub sls: EndpointStatus,
     pub v_switches: Vec<VSwitchStatus>,
     pub security_groups: Vec<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct EndpointStatus {
     /// `127.0.0.1:…`, plain HTTP.
     pub endpoint: String,
@@ -133,6 +136,9 @@ mod tests {
                 eci: EndpointStatus {
                     endpoint: "127.0.0.1:2".to_string(),
                 },
+                sls: EndpointStatus {
+                    endpoint: "127.0.0.1:3".to_string(),
+                },
                 v_switches: vec![VSwitchStatus {
                     id: "vsw-1".to_string(),
                     zone: "z".to_string(),
@@ -156,6 +162,7 @@ mod tests {
             "/cloud/accessKeyId",
             "/cloud/accessKeySecret",
             "/cloud/eci/endpoint",
+            "/cloud/sls/endpoint",
             "/cloud/vSwitches/0/id",
             "/cloud/securityGroups/0",
             "/loadBalancers/0/ip",

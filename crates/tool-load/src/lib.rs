@@ -7,6 +7,7 @@
 //! It refuses to decide what a result means: it counts, and the caller judges. Only `http://` targets are taken.
 
 mod connection;
+pub mod curve;
 mod plan;
 mod record;
 mod report;

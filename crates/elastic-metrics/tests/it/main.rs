@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests count as tests
 
+mod log_exporter;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

@@ -53,13 +53,18 @@ pub async fn start(
             default_resolv_conf: String::new(),
         }))
     };
-    let old_port =
-        before.and_then(|status| status.cloud.eci.endpoint.rsplit(':').next()?.parse().ok());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let old_port = before.and_then(|status| port_of(&status.cloud.eci));
     let listener = addresses::listen(any, old_port, "local cloud", "--data-dir").await?;
     let cloud = LocalCloud::start(config, backend, listener, sources)
         .await
         .context("start the local cloud")?;
+    let old_port = before.and_then(|status| port_of(&status.cloud.sls));
+    let listener = addresses::listen(any, old_port, "local log service", "--data-dir").await?;
+    let logs = cloud
+        .serve_logs(listener)
+        .await
+        .context("start the local log service")?;
     let status = CloudStatus {
         region: REGION.to_string(),
         access_key_id: keys.id,
@@ -70,10 +75,17 @@ pub async fn start(
         eci: EndpointStatus {
             endpoint: cloud.address().to_string(),
         },
+        sls: EndpointStatus {
+            endpoint: logs.to_string(),
+        },
         v_switches,
         security_groups: vec![SECURITY_GROUP.to_string()],
     };
     Ok((cloud, status))
+}
+
+fn port_of(status: &EndpointStatus) -> Option<u16> {
+    status.endpoint.rsplit(':').next()?.parse().ok()
 }
 
 /// What opens the cloud; that of an earlier run stays valid.

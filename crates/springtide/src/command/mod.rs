@@ -3,6 +3,7 @@
 mod addon;
 pub(crate) mod cloud;
 mod down;
+mod exporter;
 mod image;
 mod load;
 mod ram_user;
@@ -35,6 +36,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Timeline(arguments) => timeline::run(arguments).await,
         Command::Cloud(arguments) => cloud::run(arguments).await,
+        Command::Exporter(arguments) => exporter::run(arguments).await,
         Command::VirtualNode(arguments) => virtual_node::run(arguments).await,
         Command::Addon(arguments) => addon::run(arguments).await,
         Command::RamUser(arguments) => ram_user::run(arguments).await,

@@ -104,7 +104,7 @@ pub(crate) async fn load_balancers(
 
 fn text(status: &ClusterStatus) -> String {
     let mut text = format!(
-        "API         {}\nkubeconfig  {}\ncloud       {} at http://{}{}\ndata        {}\nprocess     {}\n",
+        "API         {}\nkubeconfig  {}\ncloud       {} at http://{}{}\nlog service {}\ndata        {}\nprocess     {}\n",
         status.api.url,
         status.kubeconfig.display(),
         status.cloud.region,
@@ -113,6 +113,10 @@ fn text(status: &ClusterStatus) -> String {
             " (SIMULATED)"
         } else {
             ""
+        },
+        match status.cloud.sls.endpoint.as_str() {
+            "" => "-".to_string(),
+            endpoint => format!("http://{endpoint}"),
         },
         status.data_dir.display(),
         status.pid

@@ -9,5 +9,6 @@ mod cloud;
 mod cluster;
 mod killed;
 mod kubectl;
+mod log_service;
 mod scrape;
 mod sessions;

@@ -42,6 +42,68 @@ pub enum CloudCommand {
     /// Public addresses, on paper.
     #[command(subcommand)]
     Eip(EipCommand),
+    /// The log service: logstores, queries, and devices that write.
+    #[command(subcommand)]
+    Logs(LogsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogsCommand {
+    /// Make a logstore, and its project when there is none yet.
+    Create {
+        #[command(flatten)]
+        place: LogstorePlace,
+        /// How many days logs are kept.
+        #[arg(long, default_value_t = 7)]
+        ttl: u32,
+        /// An indexed field, as `name=text`, `name=long` or `name=double`; without any, all fields are columns in SQL.
+        #[arg(long, value_parser = parse_pair)]
+        field: Vec<(String, String)>,
+    },
+    /// Ask for logs, or for rows with `search | select …`.
+    Query {
+        #[command(flatten)]
+        place: LogstorePlace,
+        /// The query.
+        query: String,
+        /// How far back to look.
+        #[arg(long, default_value = "5m", value_parser = parse_duration)]
+        last: Duration,
+    },
+    /// Be the devices of a chat service: replay one day of a demand curve, each active device writing heartbeats.
+    Replay(ReplayArguments),
+}
+
+/// Which logstore.
+#[derive(Debug, Args)]
+pub struct LogstorePlace {
+    /// The project.
+    #[arg(long)]
+    pub project: String,
+    /// The logstore.
+    #[arg(long)]
+    pub logstore: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    #[command(flatten)]
+    pub place: LogstorePlace,
+    /// The curve: a CSV file with the columns timestamp and value.
+    #[arg(long)]
+    pub curve: PathBuf,
+    /// The day of it to replay.
+    #[arg(long)]
+    pub day: String,
+    /// How long the day takes.
+    #[arg(long, default_value = "2m", value_parser = parse_duration)]
+    pub lasting: Duration,
+    /// Active devices at the day's highest demand.
+    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub peak: u32,
+    /// Between two heartbeats of one device.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub heartbeat: Duration,
 }
 
 #[derive(Debug, Args)]

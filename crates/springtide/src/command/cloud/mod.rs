@@ -4,6 +4,7 @@ pub mod arguments;
 mod control;
 mod faults;
 mod groups;
+mod logs;
 mod orphans;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use crate::printer;
 use crate::status::ClusterStatus;
 use arguments::{CloudArguments, CloudCommand, EipCommand, NasCommand, UserCommand};
 use control::Control;
+pub(crate) use logs::client as log_client;
 
 pub async fn run(arguments: CloudArguments) -> anyhow::Result<ExitCode> {
     let CloudArguments { cluster, command } = arguments;
@@ -36,6 +38,7 @@ pub async fn run(arguments: CloudArguments) -> anyhow::Result<ExitCode> {
         CloudCommand::Fault(command) => faults::run(&Control::new(&status.cloud)?, command).await?,
         CloudCommand::User(command) => user(&Control::new(&status.cloud)?, command).await?,
         CloudCommand::Nas(command) => nas(&Control::new(&status.cloud)?, command).await?,
+        CloudCommand::Logs(command) => logs::run(&status.cloud, command).await?,
         CloudCommand::Eip(command) => eip(&Control::new(&status.cloud)?, command).await?,
     }
     Ok(ExitCode::SUCCESS)

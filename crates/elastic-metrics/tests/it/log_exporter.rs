@@ -1,0 +1,134 @@
+//! The exporter against a log service on paper: numbers come, go stale, and failures are told.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cloud_api::client::{BoxError, BoxFuture, HyperTransport, Transport};
+use cloud_api::log::client::{LogClient, LogClientConfig};
+use cloud_api::{ClientSources, Credentials};
+use elastic_metrics::log_exporter::config::{ExporterConfig, ExporterFile};
+use elastic_metrics::log_exporter::run_log_exporter;
+use http::{Request, Response};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Gives the same answer until it is given another.
+struct Paper {
+    answer: Mutex<(u16, String)>,
+}
+
+impl Transport for Paper {
+    fn send(&self, _: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, BoxError>> {
+        let (status, body) = self.answer.lock().unwrap().clone();
+        Box::pin(async move { Ok(Response::builder().status(status).body(Bytes::from(body))?) })
+    }
+}
+
+/// Asks for the page until it is as wanted.
+async fn page(address: &str, what: &str, fits: impl Fn(&str) -> bool) -> String {
+    let transport = HyperTransport::new(false, 1).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let request = Request::get(format!("http://{address}/metrics"))
+            .body(Bytes::new())
+            .unwrap();
+        let answer = transport.send(request).await.unwrap();
+        let page = String::from_utf8(answer.body().to_vec()).unwrap();
+        if fits(&page) {
+            return page;
+        }
+        assert!(Instant::now() < deadline, "not {what}: {page}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn configuration() -> ExporterConfig {
+    let file = json!({"interval": "1s", "queries": [{
+        "name": "active_devices", "project": "chat", "logstore": "devices", "query": "* | select room, count(1) as n group by room",
+        "value": "n", "labelColumns": {"room": "room"}, "staleAfter": "60s",
+    }]});
+    serde_json::from_value::<ExporterFile>(file)
+        .unwrap()
+        .check()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_served_renewed_and_dropped_when_stale() {
+    let answer = |rows: serde_json::Value| {
+        (
+            200,
+            json!({"meta": {"progress": "Complete"}, "data": rows}).to_string(),
+        )
+    };
+    let paper = Arc::new(Paper {
+        answer: Mutex::new(answer(json!([{"room": "a", "n": "2721"}]))),
+    });
+    let mut config =
+        LogClientConfig::new("http://127.0.0.1:1", "r", Credentials::new("id", "secret"));
+    config.attempts = 1;
+    let client = LogClient::with_transport(config, ClientSources::system(), paper.clone()).unwrap();
+    let config = configuration();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // The test's own clock decides what is stale; the machine's only how often is asked.
+    let second = Arc::new(AtomicI64::new(1_000));
+    let clock = second.clone();
+    let now = Arc::new(move || Timestamp::from_second(clock.load(Ordering::Relaxed)).unwrap());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(run_log_exporter(
+        client,
+        config,
+        listener,
+        now,
+        stop.clone(),
+    ));
+
+    page(&address, "served", |page| {
+        page.contains("active_devices{room=\"a\"} 2721\n")
+    })
+    .await;
+    *paper.answer.lock().unwrap() = answer(json!([{"room": "b", "n": "5"}]));
+    let renewed = page(&address, "renewed", |page| {
+        page.contains("active_devices{room=\"b\"} 5\n")
+    })
+    .await;
+    assert!(!renewed.contains("room=\"a\""), "{renewed}");
+
+    let refusal =
+        json!({"errorCode": "LogStoreNotExist", "errorMessage": "logstore devices does not exist"});
+    *paper.answer.lock().unwrap() = (404, refusal.to_string());
+    let failing = page(&address, "failing", |page| {
+        page.contains("reason=\"LogStoreNotExist\"")
+    })
+    .await;
+    assert!(
+        failing.contains("active_devices{room=\"b\"} 5\n"),
+        "{failing}"
+    );
+    assert!(
+        failing.contains("springtide_log_query_fresh{query=\"active_devices\"} 1\n"),
+        "{failing}"
+    );
+    second.store(1_061, Ordering::Relaxed);
+    let stale = page(&address, "stale", |page| {
+        !page.contains("active_devices{room")
+    })
+    .await;
+    assert!(
+        stale.contains("springtide_log_query_fresh{query=\"active_devices\"} 0\n"),
+        "{stale}"
+    );
+    assert!(
+        stale.contains(
+            "springtide_log_query_last_success_timestamp_seconds{query=\"active_devices\"} 1000\n"
+        ),
+        "{stale}"
+    );
+    stop.cancel();
+    running.await.unwrap();
+}
