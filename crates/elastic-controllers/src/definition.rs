@@ -1,8 +1,9 @@
-//! Installs the custom kinds and waits until the API serves them.
+//! Installs the custom kinds and waits until the API serves them. A kind of another product's group is left as it is where
+//! somebody else installed it, and left out where we may not install it.
 
 use std::time::Duration;
 
-use elastic_core::definitions::definitions;
+use elastic_core::definitions::{definitions, is_foreign, is_ours};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
@@ -33,13 +34,30 @@ pub enum DefinitionError {
 pub async fn install_definitions(client: &Client) -> Result<(), DefinitionError> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let wanted = definitions();
+    let mut installed = Vec::new();
     for definition in &wanted {
-        install(&api, definition).await?;
+        let name = definition.name_any();
+        match install(&api, definition).await {
+            Ok(()) => installed.push(name),
+            Err(DefinitionError::Api { source, .. })
+                if is_foreign(&name) && is_forbidden(&source) =>
+            {
+                tracing::info!(
+                    definition = name,
+                    "kind of another product is not there and may not be installed, its objects are not served"
+                );
+            }
+            Err(error) => return Err(error),
+        }
     }
-    for definition in &wanted {
-        wait_established(&api, &definition.name_any()).await?;
+    for name in &installed {
+        wait_established(&api, name).await?;
     }
     Ok(())
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 async fn install(
@@ -90,7 +108,7 @@ async fn put(
 ) -> Result<(), kube::Error> {
     match api.get_opt(name).await? {
         None => api.create(&PostParams::default(), wanted).await.map(drop),
-        Some(existing) if is_current(&existing, wanted) => Ok(()),
+        Some(existing) if !is_ours(&existing) || is_current(&existing, wanted) => Ok(()),
         Some(mut existing) => {
             existing.spec = wanted.spec.clone();
             api.replace(name, &PostParams::default(), &existing)

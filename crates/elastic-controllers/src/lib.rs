@@ -1,5 +1,5 @@
-//! The controllers that work on any Kubernetes cluster: ElasticWorkload, CronHorizontalPodAutoscaler and the
-//! admission of serverless pods.
+//! The controllers that work on any Kubernetes cluster: ElasticWorkload, the kinds of its successors,
+//! CronHorizontalPodAutoscaler and the admission of serverless pods.
 //!
 //! They watch, ask `elastic-core` what to do, and patch. They refuse to decide by themselves and know nothing of the local
 //! cluster; a `kube` client is all they get.
@@ -10,8 +10,11 @@ mod clock;
 pub mod cron_horizontal_pod_autoscaler;
 mod definition;
 pub mod elastic_workload;
+mod foreign;
+mod pass;
 mod routing;
 mod run;
+pub mod united_deployment;
 
 pub use admission::{
     AdmissionConfig, AdmissionIdentity, IdentityFiles, WebhookAddress, register_admission,
@@ -26,3 +29,4 @@ pub use definition::{DefinitionError, install_definitions};
 pub use elastic_workload::{ElasticWorkloadConfig, return_replicas, run_elastic_workload};
 pub use routing::{RoutingView, follow_routing};
 pub use run::{ControllersConfig, run_controllers};
+pub use united_deployment::{UnitedDeploymentConfig, run_united_deployment};

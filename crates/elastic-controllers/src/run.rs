@@ -7,6 +7,10 @@ use crate::cron_horizontal_pod_autoscaler::{
     CronHorizontalPodAutoscalerConfig, run_cron_horizontal_pod_autoscaler,
 };
 use crate::elastic_workload::{ElasticWorkloadConfig, run_elastic_workload};
+use crate::foreign::run_while_ours;
+use crate::united_deployment::{UnitedDeploymentConfig, run_united_deployment};
+
+const UNITED_DEPLOYMENTS: &str = "uniteddeployments.apps.kruise.io";
 
 /// How the controllers behave.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +19,8 @@ pub struct ControllersConfig {
     pub cron_horizontal_pod_autoscaler: CronHorizontalPodAutoscalerConfig,
     /// The overflow controller.
     pub elastic_workload: ElasticWorkloadConfig,
+    /// The controller of UnitedDeployments.
+    pub united_deployment: UnitedDeploymentConfig,
 }
 
 /// Runs every controller until `shutdown`. The definitions must be installed before (see `install_definitions`).
@@ -26,6 +32,9 @@ pub async fn run_controllers(
     let cron = config.cron_horizontal_pod_autoscaler;
     tokio::join!(
         run_cron_horizontal_pod_autoscaler(client.clone(), cron, shutdown.clone()),
-        run_elastic_workload(client, config.elastic_workload, shutdown),
+        run_elastic_workload(client.clone(), config.elastic_workload, shutdown.clone()),
+        run_while_ours(client.clone(), UNITED_DEPLOYMENTS, shutdown, |stop| {
+            run_united_deployment(client.clone(), config.united_deployment.clone(), stop)
+        }),
     );
 }

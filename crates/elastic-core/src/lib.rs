@@ -13,11 +13,15 @@ pub mod events;
 pub mod horizontal_pod_autoscaler;
 pub mod label_query;
 pub mod names;
+pub mod node_term;
+pub mod pod_facts;
 pub mod pod_sizing;
 pub mod quantity;
 pub mod routing;
+mod schema_parts;
 pub mod strategic_merge;
 pub mod timeline;
+pub mod united_deployment;
 
 pub use cron_horizontal_pod_autoscaler::CronHorizontalPodAutoscaler;
 pub use elastic_workload::ElasticWorkload;

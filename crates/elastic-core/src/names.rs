@@ -4,6 +4,23 @@
 
 /// API group of the elastic kinds.
 pub const AUTOSCALING_GROUP: &str = "autoscaling.alibabacloud.com";
+/// API group of WorkloadSpread and UnitedDeployment, which belongs to another product.
+pub const KRUISE_GROUP: &str = "apps.kruise.io";
+/// API group of ResourcePolicy, which belongs to another product.
+pub const SCHEDULING_GROUP: &str = "scheduling.alibabacloud.com";
+/// Says who made an object.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY_LABEL`] on what we make.
+pub const MANAGED_BY: &str = "springtide";
+
+/// Names the subset of a UnitedDeployment, on the child workload and its pods.
+pub const SUBSET_LABEL: &str = "apps.kruise.io/subset-name";
+/// On a pod: the WorkloadSpread and the subset it was given to, as JSON.
+pub const MATCHED_SPREAD_ANNOTATION: &str = "apps.kruise.io/matched-workloadspread";
+/// On a pod: the ResourcePolicy and the unit it was given to, as JSON.
+pub const MATCHED_POLICY_ANNOTATION: &str = "scheduling.alibabacloud.com/matched-resourcepolicy";
+/// Which pod a ReplicaSet removes first; lower goes earlier.
+pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Pod or namespace label that sends pods to the virtual node when its value is `true`.
 pub const ECI_LABEL: &str = "alibabacloud.com/eci";

@@ -1,11 +1,13 @@
 //! Brings objects to a cluster by server-side apply, and tells of each what became of it.
 
-use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::manifests::is_users;
+use elastic_core::definitions::is_foreign;
+use elastic_core::names::{MANAGED_BY, MANAGED_BY_LABEL};
 
 /// Owner of the fields that are applied.
 pub const MANAGER: &str = "springtide-addon";
@@ -19,7 +21,7 @@ pub enum Outcome {
     Configured,
     /// It was as it should be.
     Unchanged,
-    /// It is the users', and they have it already.
+    /// It is the users' or another product's, and is there already.
     Kept,
     /// It was there and is gone.
     Deleted,
@@ -91,7 +93,8 @@ pub async fn apply(client: &Client, object: &Value, dry_run: bool) -> Result<Out
     let api = api(client, object);
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let before = api.get_opt(name).await.map_err(failed("read"))?;
-    if before.is_some() && is_users(object) {
+    let others = before.as_ref().is_some_and(is_others);
+    if others || (before.is_some() && is_users(object)) {
         return Ok(Outcome::Kept);
     }
     let moved = before.as_ref().is_some_and(is_managed_webhook);
@@ -123,6 +126,20 @@ fn is_managed_webhook(object: &DynamicObject) -> bool {
     webhooks.any(|webhook| webhook["clientConfig"]["url"].is_string())
 }
 
+/// Whether it is the definition of a kind that another product brought.
+fn is_others(object: &DynamicObject) -> bool {
+    let definition = object
+        .types
+        .as_ref()
+        .is_some_and(|types| types.kind == "CustomResourceDefinition");
+    definition
+        && is_foreign(&object.name_any())
+        && object
+            .labels()
+            .get(MANAGED_BY_LABEL)
+            .is_none_or(|by| by != MANAGED_BY)
+}
+
 /// Everything but what the server writes for itself.
 fn content(object: &DynamicObject) -> Value {
     let mut object = json!(object);
@@ -134,8 +151,11 @@ fn content(object: &DynamicObject) -> Value {
     object
 }
 
-/// Deletes one object and what belongs to it; `None` when it was not there.
+/// Deletes one object and what belongs to it, unless it is another product's; `None` when it was not there.
 pub(crate) async fn delete(client: &Client, object: &Value) -> Result<Option<Outcome>, ApplyError> {
+    if find(client, object).await?.as_ref().is_some_and(is_others) {
+        return Ok(Some(Outcome::Kept));
+    }
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     match api(client, object)
         .delete(name, &DeleteParams::background())

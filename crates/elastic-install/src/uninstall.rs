@@ -9,7 +9,7 @@ use std::time::Duration;
 use cloud_api::model::describe::{DescribeContainerGroupsRequest, Tag};
 use cloud_api::model::manage::DeleteContainerGroupRequest;
 use cloud_api::{EciClient, EciError};
-use elastic_core::definitions::definitions;
+use elastic_core::definitions::{definitions, is_ours};
 use elastic_core::names::tags;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -163,8 +163,15 @@ pub async fn uninstall(
 /// Whether the definitions stay, because objects of theirs do.
 async fn check_objects(client: &Client, abandon: Abandon) -> Result<bool, UninstallError> {
     let mut found = Vec::new();
+    let installed: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in definitions() {
-        found.extend(objects_of(client, &definition).await?);
+        let name = definition.name_any();
+        let there = installed.get_opt(&name).await;
+        let there = there.map_err(api(format!("read definition {name}")))?;
+        // A kind that another product brought stays, and its objects with it.
+        if there.as_ref().is_some_and(is_ours) {
+            found.extend(objects_of(client, &definition).await?);
+        }
     }
     if found.is_empty() || abandon.elastic_workloads {
         return Ok(!found.is_empty());

@@ -66,7 +66,7 @@ fn same_or_absent(actual: &Value, wanted: &Value) -> bool {
 }
 
 /// Two fingerprints: of everything but the template, and of the template.
-pub(super) fn fingerprint(spec: &Value) -> String {
+pub(crate) fn fingerprint(spec: &Value) -> String {
     let mut rest = spec.clone();
     let template = rest
         .as_object_mut()
@@ -97,7 +97,7 @@ pub(super) fn keep_template_fingerprint(existing: &DynamicObject, next: &mut Dyn
 
 /// Whether every member of `wanted` is in `actual` with the same value; lists must be as long. The server leaves out what
 /// is empty, and writes quantities in a form of its own.
-fn contains(actual: &Value, wanted: &Value, quantities: bool) -> bool {
+pub(crate) fn contains(actual: &Value, wanted: &Value, quantities: bool) -> bool {
     match (actual, wanted) {
         (Value::Object(actual), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
             let quantities =

@@ -24,6 +24,7 @@ pub use condition::{ConditionStatus, set_condition};
 pub use crd::custom_resource_definition;
 pub use decision::{Decision, Observed, OverflowPolicy, decide};
 pub use difference::UnitDifference;
+pub(crate) use difference::{contains, fingerprint};
 pub use distribution::{Bounds, Distribution, Place, distribute, distribute_places};
 pub use explain::{PlaceFacts, explain, until};
 pub use plan::{ChildAction, ChildState, HoldReason, ScalePlan, ScaleState, plan_scale};

@@ -1,7 +1,7 @@
 //! What the controller may do in the cluster, and nothing more. A test runs it with exactly these rights.
 
 use elastic_core::definitions::definitions;
-use elastic_core::names::AUTOSCALING_GROUP;
+use elastic_core::names::{AUTOSCALING_GROUP, KRUISE_GROUP};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -91,6 +91,16 @@ fn controllers() -> Vec<Value> {
         rule(
             AUTOSCALING_GROUP,
             &["elasticworkloads/status"],
+            &["patch", "update"],
+        ),
+        rule(
+            KRUISE_GROUP,
+            &["uniteddeployments"],
+            &["get", "list", "watch"],
+        ),
+        rule(
+            KRUISE_GROUP,
+            &["uniteddeployments/status"],
             &["patch", "update"],
         ),
         named(

@@ -12,7 +12,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -470,4 +472,50 @@ fn the_policy_allows_no_more_than_named_actions() {
         actions.iter().all(|action| !action.contains('*')),
         "{actions:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kind_of_another_product_is_neither_overwritten_nor_removed() {
+    let scene = Scene::start().await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(scene.client.clone());
+    let name = "uniteddeployments.apps.kruise.io";
+    let mut theirs: CustomResourceDefinition = elastic_core::definitions::definitions()
+        .into_iter()
+        .find(|definition| definition.name_any() == name)
+        .unwrap();
+    theirs.metadata.labels = None;
+    theirs.spec.names.short_names = Some(vec!["theirs".to_owned()]);
+    definitions
+        .create(&PostParams::default(), &theirs)
+        .await
+        .unwrap();
+    install(&scene.client, &options(), false).await;
+    elastic_controllers::install_definitions(&scene.client)
+        .await
+        .unwrap();
+    let united = json!({"apiVersion": "apps.kruise.io/v1alpha1", "kind": "UnitedDeployment", "metadata": {"name": "theirs"},
+        "spec": {"selector": {}, "template": {}, "topology": {}}});
+    let kind = GroupVersionKind::gvk("apps.kruise.io", "v1alpha1", "UnitedDeployment");
+    let objects: Api<DynamicObject> =
+        Api::default_namespaced_with(scene.client.clone(), &ApiResource::from_gvk(&kind));
+    let created = async || {
+        let object = serde_json::from_value(united.clone()).unwrap();
+        let made = objects.create(&PostParams::default(), &object).await;
+        made.map(drop).map_err(|error| error.to_string())
+    };
+    eventually("served", created, Result::is_ok).await.unwrap();
+    let abandoned = removal(Abandon {
+        groups: true,
+        ..Abandon::default()
+    });
+    uninstall(&scene.client, None, &abandoned, &mut drop)
+        .await
+        .unwrap();
+    let kept = definitions.get(name).await.unwrap();
+    assert_eq!(kept.spec.names.short_names, Some(vec!["theirs".to_owned()]));
+    assert!(kept.metadata.labels.is_none());
+    assert!(objects.get_opt("theirs").await.unwrap().is_some());
+    let ours = "elasticworkloads.autoscaling.alibabacloud.com";
+    let gone = async || definitions.get_opt(ours).await.unwrap().is_none();
+    eventually("ours is gone", gone, |gone| *gone).await;
 }

@@ -1,0 +1,182 @@
+//! The CustomResourceDefinition, written by hand: small, with every field documented. Templates are kept as written.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+
+use crate::names::{KRUISE_GROUP, MANAGED_BY, MANAGED_BY_LABEL};
+use crate::schema_parts::{anything, conditions, node_selector_term, tolerations};
+
+/// The definition to apply before the controller runs.
+pub fn custom_resource_definition() -> CustomResourceDefinition {
+    serde_json::from_value(json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("uniteddeployments.{KRUISE_GROUP}"), "labels": {MANAGED_BY_LABEL: MANAGED_BY}},
+        "spec": {
+            "group": KRUISE_GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "plural": "uniteddeployments", "singular": "uniteddeployment", "kind": "UnitedDeployment",
+                "listKind": "UnitedDeploymentList", "shortNames": ["ud"]
+            },
+            "versions": [{
+                "name": "v1alpha1",
+                "served": true,
+                "storage": true,
+                "subresources": {
+                    "status": {},
+                    "scale": {
+                        "specReplicasPath": ".spec.replicas",
+                        "statusReplicasPath": ".status.replicas",
+                        "labelSelectorPath": ".status.labelSelector"
+                    }
+                },
+                "additionalPrinterColumns": [
+                    {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas", "description": "Replicas asked for"},
+                    {"name": "Current", "type": "integer", "jsonPath": ".status.replicas", "description": "Pods of all subsets"},
+                    {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Ready pods of all subsets"},
+                    {"name": "Updated", "type": "integer", "jsonPath": ".status.updatedReplicas", "description": "Pods of the newest template"},
+                    {"name": "Reserved", "type": "integer", "jsonPath": ".status.reservedPods", "priority": 1, "description": "Pods that wait for a place"},
+                    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+                ],
+                "schema": {"openAPIV3Schema": {
+                    "type": "object",
+                    "description": "One workload of several child workloads, one for each subset of the nodes.",
+                    "required": ["spec"],
+                    "properties": {
+                        "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"},
+                        "spec": spec(), "status": status()
+                    }
+                }}
+            }]
+        }
+    }))
+    .expect("the literal above has the shape of a CustomResourceDefinition, which a test holds")
+}
+
+fn spec() -> Value {
+    let template = json!({
+        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {"metadata": anything("Labels and annotations of the children."), "spec": anything("Spec of the children.")}
+    });
+    json!({
+        "type": "object",
+        "required": ["selector", "template", "topology"],
+        "properties": {
+            "replicas": {"type": "integer", "format": "int32", "default": 1, "description": "Replicas of all subsets together."},
+            "selector": {
+                "type": "object",
+                "properties": {
+                    "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "matchExpressions": {"type": "array", "items": {
+                        "type": "object", "required": ["key", "operator"],
+                        "properties": {
+                            "key": {"type": "string"}, "operator": {"type": "string"},
+                            "values": {"type": "array", "items": {"type": "string"}}
+                        }
+                    }}
+                }
+            },
+            "template": {
+                "type": "object",
+                "properties": {
+                    "deploymentTemplate": template, "statefulSetTemplate": template,
+                    "cloneSetTemplate": anything("Not supported."), "advancedStatefulSetTemplate": anything("Not supported.")
+                }
+            },
+            "topology": topology(),
+            "updateStrategy": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string"},
+                    "manualUpdate": {"type": "object", "properties": {
+                        "partitions": {"type": "object", "additionalProperties": {"type": "integer", "format": "int32"}}
+                    }}
+                }
+            },
+            "revisionHistoryLimit": {"type": "integer", "format": "int32", "description": "Old revisions each child keeps."}
+        }
+    })
+}
+
+fn topology() -> Value {
+    let amount = json!({"x-kubernetes-int-or-string": true});
+    let seconds = json!({"type": "integer", "format": "int32"});
+    json!({
+        "type": "object",
+        "properties": {
+            "subsets": {
+                "type": "array",
+                "maxItems": 100,
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "nodeSelectorTerm": node_selector_term(),
+                        "tolerations": tolerations(),
+                        "replicas": amount, "minReplicas": amount, "maxReplicas": amount,
+                        "patch": anything("Strategic merge patch on the pod template.")
+                    }
+                }
+            },
+            "scheduleStrategy": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string"},
+                    "adaptive": {"type": "object", "properties": {
+                        "rescheduleCriticalSeconds": seconds, "unschedulableDuration": seconds,
+                        "unschedulableLastSeconds": seconds, "reserveUnschedulablePods": {"type": "boolean"}
+                    }}
+                }
+            }
+        }
+    })
+}
+
+fn status() -> Value {
+    let number = json!({"type": "integer", "format": "int32"});
+    json!({
+        "type": "object",
+        "properties": {
+            "observedGeneration": {"type": "integer", "format": "int64"},
+            "replicas": number, "readyReplicas": number, "updatedReplicas": number, "reservedPods": number,
+            "subsetReplicas": {"type": "object", "additionalProperties": number},
+            "subsetStatuses": {"type": "array", "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string"}, "replicas": number, "readyReplicas": number, "partition": number,
+                    "reservedPods": number, "conditions": conditions()
+                }
+            }},
+            "labelSelector": {"type": "string"},
+            "conditions": conditions()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_scales_and_says_who_made_it() {
+        let definition = custom_resource_definition();
+        let version = &definition.spec.versions[0];
+        let scale = version
+            .subresources
+            .as_ref()
+            .unwrap()
+            .scale
+            .as_ref()
+            .unwrap();
+        assert_eq!(
+            scale.label_selector_path.as_deref(),
+            Some(".status.labelSelector")
+        );
+        assert_eq!(
+            definition.metadata.labels.unwrap()["app.kubernetes.io/managed-by"],
+            "springtide"
+        );
+    }
+}
