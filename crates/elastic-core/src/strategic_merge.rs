@@ -224,10 +224,23 @@ mod tests {
         })
     }
 
+    type Case = (&'static str, Value, &'static str, Value);
+
+    fn web(patch: Value) -> Value {
+        json!({"spec": {"containers": [patch]}})
+    }
+
+    fn check(cases: &[Case]) {
+        for (name, patch, pointer, expected) in cases {
+            let merged = merge_pod(&template(), patch).unwrap();
+            let found = merged.pointer(pointer).cloned().unwrap_or_default();
+            assert_eq!(&found, expected, "{name}");
+        }
+    }
+
     #[test]
     fn every_list_of_a_pod_merges_the_way_kubernetes_merges_it() {
-        let web = |patch: Value| json!({"spec": {"containers": [patch]}});
-        let cases = [
+        let cases: [Case; 7] = [
             (
                 "an image by container name",
                 web(json!({"name": "web", "image": "shop:2"})),
@@ -272,6 +285,13 @@ mod tests {
                 "/spec/tolerations",
                 json!([{"key": "b"}]),
             ),
+        ];
+        check(&cases);
+    }
+
+    #[test]
+    fn directives_take_away_and_replace() {
+        let cases: [Case; 6] = [
             (
                 "a container is taken away",
                 web(json!({"name": "sidecar", "$patch": "delete"})),
@@ -309,11 +329,7 @@ mod tests {
                 Value::Null,
             ),
         ];
-        for (name, patch, pointer, expected) in cases {
-            let merged = merge_pod(&template(), &patch).unwrap();
-            let found = merged.pointer(pointer).cloned().unwrap_or_default();
-            assert_eq!(found, expected, "{name}");
-        }
+        check(&cases);
     }
 
     #[test]

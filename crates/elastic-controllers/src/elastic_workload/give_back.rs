@@ -25,6 +25,8 @@ use super::ReconcileError;
 use super::children::{FIELD_MANAGER, delete, units_of};
 
 const COMPONENT: &str = "ElasticWorkload";
+/// How often a source is read again that somebody else has just written.
+const MOST_TRIES: u32 = 5;
 
 struct Context {
     client: Client,
@@ -93,16 +95,41 @@ pub async fn return_replicas(client: &Client) -> Result<usize, kube::Error> {
         let sources: Api<DynamicObject> = Api::all_with(client.clone(), &kind.api_resource());
         let marked = ListParams::default().labels(SOURCE_LABEL);
         for source in sources.list(&marked).await?.items {
-            match give_back(client, kind, &source).await {
+            match return_one(client, kind, source).await {
                 Ok(given) => returned += usize::from(given),
                 Err(ReconcileError::Api { source, .. }) => return Err(*source),
-                Err(error) => {
-                    tracing::warn!(source = source.name_any(), %error, "replicas could not be given back");
-                }
+                // Nothing but the API can fail here.
+                Err(error) => tracing::warn!(%error, "replicas could not be given back"),
             }
         }
     }
     Ok(returned)
+}
+
+/// Others may write the source at the same time; then it is read again.
+async fn return_one(
+    client: &Client,
+    kind: SourceKind,
+    mut source: DynamicObject,
+) -> Result<bool, ReconcileError> {
+    let (namespace, name) = (source.namespace().unwrap_or_default(), source.name_any());
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &namespace, &kind.api_resource());
+    let mut tries = 1;
+    loop {
+        let outcome = give_back(client, kind, &source).await;
+        let conflict = matches!(&outcome, Err(ReconcileError::Api { source, .. })
+            if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 409));
+        if !conflict || tries == MOST_TRIES {
+            return outcome;
+        }
+        tries += 1;
+        let found = api.get_opt(&name).await;
+        match found.map_err(ReconcileError::about("read", &name))? {
+            Some(found) => source = found,
+            None => return Ok(false),
+        }
+    }
 }
 
 /// Whether `source` was due something.

@@ -122,7 +122,8 @@ impl Report<'_> {
         let before = self.next.source_target.take();
         let known = before.filter(|before| before.name == target.name);
         let entry = numbers.entry(0, known.map(as_unit).unwrap_or_default(), now);
-        let mut summary = format!("source {}, units [", entry.desired_replicas);
+        let source_asked = entry.desired_replicas;
+        let mut summary = String::new();
         self.tell_of_shortage(
             "the source",
             before_of(&self.shortages, ""),
@@ -154,7 +155,8 @@ impl Report<'_> {
             summary += &format!("{separator}{name} {}", entry.desired_replicas);
             self.next.elastic_units_status.push(entry);
         }
-        self.moments(&format!("{summary}]"));
+        self.moments(&format!("source {source_asked}, units [{summary}]"));
+        self.next.unit_summary = summary;
         self.placed(numbers.decision.shares.unplaced);
         self.capacity();
         let rollouts = numbers.rollouts();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use elastic_controllers::return_replicas;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -99,6 +100,30 @@ async fn what_was_deleted_while_no_controller_ran_is_given_back_by_the_next_one(
     assert!(scene.workloads.get_opt("web-ew").await.unwrap().is_none());
     scene.run_controller();
     is_split(&scene, (10, None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn units_that_were_orphaned_on_purpose_stay_and_are_not_given_back() {
+    let scene = Scene::without_controller().await;
+    let stop = CancellationToken::new();
+    let first = scene.run_controller_until(stop.clone());
+    split(&scene, 10, (4, Some(6))).await;
+    let marked = async || scene.deployments.get("web").await.unwrap();
+    eventually("marked", marked, |source| !source.annotations().is_empty()).await;
+    stop.cancel();
+    first.await.unwrap();
+    // What the garbage collector does for `--cascade=orphan`.
+    let how = PatchParams::default();
+    let orphan = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
+    scene.deployments.patch(UNIT, &how, &orphan).await.unwrap();
+    scene
+        .workloads
+        .delete("web-ew", &DeleteParams::default())
+        .await
+        .unwrap();
+    assert_eq!(return_replicas(&scene.client).await.unwrap(), 1);
+    assert_eq!(scene.replicas().await, (4, Some(6)));
+    assert_eq!(return_replicas(&scene.client).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

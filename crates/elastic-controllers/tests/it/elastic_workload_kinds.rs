@@ -52,6 +52,7 @@ async fn units_of_a_statefulset_number_on_where_the_place_before_ends() {
     let settled = |workload: &Value| condition(workload, "Ready").0 == "True";
     let workload = eventually("settled", async || scene.workload().await, settled).await;
     assert_eq!(workload["status"]["selector"], "app=web");
+    assert_eq!(workload["status"]["unitSummary"], "spot 2, vk 2");
     scene.scale(4).await;
     let expected = vec![(3, 0), (1, 3), (0, 5)];
     eventually("the last unit first", placed, |found| *found == expected).await;

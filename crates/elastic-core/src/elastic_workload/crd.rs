@@ -48,8 +48,7 @@ fn printed_columns() -> Value {
         {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Ready pods of the source and all units"},
         {"name": "Source", "type": "string", "jsonPath": ".spec.sourceTarget.name", "description": "Workload on owned nodes"},
         {"name": "Owned", "type": "integer", "jsonPath": ".status.sourceTarget.desiredReplicas", "description": "Share of the source"},
-        {"name": "Units", "type": "string", "jsonPath": ".status.elasticUnitsStatus[*].name", "priority": 1, "description": "Names of the units"},
-        {"name": "Shares", "type": "string", "jsonPath": ".status.elasticUnitsStatus[*].desiredReplicas", "priority": 1, "description": "Shares of the units, in the same order"},
+        {"name": "Units", "type": "string", "jsonPath": ".status.unitSummary", "description": "Shares of the units"},
         {"name": "State", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "description": "Why it is, or is not, as wanted"},
         {"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1, "description": "The same in words"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
@@ -193,6 +192,7 @@ fn status_schema() -> Value {
             "observedGeneration": {"type": "integer", "format": "int64"},
             "sourceTarget": place_status(&["apiVersion", "kind", "name"]),
             "elasticUnitsStatus": {"type": "array", "items": place_status(&["name"])},
+            "unitSummary": text,
             "lastScale": {
                 "type": "object",
                 "properties": {"from": number, "to": number, "seenAt": time, "writtenAt": time, "sampledAt": time, "reportedAt": time}

@@ -141,15 +141,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_state_says_what_was_wanted_what_is_and_why() {
-        let short = Shortage {
-            since: Some(Time(Timestamp::from_second(0).unwrap())),
-            capacity: 2,
-            reason: "NoStock".into(),
-            recovered: None,
-        };
-        let cases = [
+    type Case<'a> = (PlaceFacts<'a>, &'static str, &'static str, &'static str);
+
+    fn cases(short: &Shortage) -> Vec<Case<'_>> {
+        vec![
             (
                 facts(),
                 "True",
@@ -171,7 +166,7 @@ mod tests {
                     asked: 2,
                     pods: 2,
                     ready: 2,
-                    shortage: Some(&short),
+                    shortage: Some(short),
                     ..facts()
                 },
                 "False",
@@ -206,8 +201,18 @@ mod tests {
                 "RolloutHeld",
                 "wanted 4, asked for 4, has 4, ready 4: keeps the old template until unit b has rolled out",
             ),
-        ];
-        for (facts, status, reason, message) in cases {
+        ]
+    }
+
+    #[test]
+    fn every_state_says_what_was_wanted_what_is_and_why() {
+        let short = Shortage {
+            since: Some(Time(Timestamp::from_second(0).unwrap())),
+            capacity: 2,
+            reason: "NoStock".into(),
+            recovered: None,
+        };
+        for (facts, status, reason, message) in cases(&short) {
             let (found, why, text) = explain(&facts, &["a", "b"]);
             assert_eq!(
                 (found.text(), why, text.as_str()),

@@ -358,12 +358,7 @@ fn policies() -> impl Strategy<Value = OverflowPolicy> {
         )
 }
 
-fn check(
-    simulation: &Simulation,
-    decision: &Decision,
-    before: &[SimulatedPlace],
-    by_hand: bool,
-) -> Result<(), TestCaseError> {
+fn check_bounds(simulation: &Simulation, by_hand: bool) -> Result<(), TestCaseError> {
     let policy = &simulation.policy;
     let bounds = simulation.bounds();
     let minima: u32 = bounds.iter().map(|bounds| bounds.min).sum();
@@ -379,8 +374,13 @@ fn check(
             index
         );
     }
+    Ok(())
+}
+
+fn check_order(simulation: &Simulation, shares: &Distribution) -> Result<(), TestCaseError> {
+    let policy = &simulation.policy;
+    let bounds = simulation.bounds();
     // Owned first in: a unit grows beyond its minimum only when the source has all it may or can have.
-    let shares = &decision.shares;
     let limit = |index: usize| {
         let capacity = simulation.shortages[index]
             .as_ref()
@@ -405,6 +405,15 @@ fn check(
             shares
         );
     }
+    Ok(())
+}
+
+fn check_removals(
+    simulation: &Simulation,
+    shares: &Distribution,
+    before: &[SimulatedPlace],
+) -> Result<(), TestCaseError> {
+    let policy = &simulation.policy;
     // Serverless first out, and no ready replica goes while the one that takes its place is not ready.
     if simulation.places[0].wanted < before[0].wanted {
         for (unit, share) in before[1..].iter().zip(&shares.units) {
@@ -464,7 +473,9 @@ fn run(simulation: &mut Simulation, step: &Step) -> Result<(), TestCaseError> {
         let before = simulation.places.clone();
         let by_hand = bounds_of(simulation).is_some_and(|max| before[0].wanted > max);
         let decision = simulation.reconcile();
-        check(simulation, &decision, &before, by_hand)?;
+        check_bounds(simulation, by_hand)?;
+        check_order(simulation, &decision.shares)?;
+        check_removals(simulation, &decision.shares, &before)?;
         // A second look at the same state writes nobody a second time.
         let again = decide(
             &simulation.policy,

@@ -28,6 +28,9 @@ pub struct ElasticWorkloadStatus {
     /// What was last asked of each unit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elastic_units_status: Vec<ElasticUnitStatus>,
+    /// The units with what was last asked of each, in one line; a printed column shows one value only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit_summary: String,
     /// The last change of the number of replicas, for the timeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale: Option<ScaleMoments>,

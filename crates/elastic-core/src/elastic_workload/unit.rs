@@ -269,6 +269,8 @@ fn rebuilt(
     next.labels_mut().extend(derived.labels().clone());
     next.annotations_mut().extend(derived.annotations().clone());
     next.metadata.managed_fields = None;
+    // Items of a list come without.
+    next.types = derived.types.clone();
     next.data = json!({"spec": derived.data["spec"]});
     if keep_template {
         next.data["spec"]["template"] = existing.data["spec"]["template"].clone();
