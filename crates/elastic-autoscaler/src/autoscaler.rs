@@ -4,9 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use elastic_core::horizontal_pod_autoscaler::{
-    Decision, EventText, Flags, Memory, Observed, Outcome, PodView, Reading, SelectorFault,
-    Selectors, decide, is_scaled_to_zero, needs_metrics, next_status, scale_outcome_events,
-    scale_read_failed,
+    Decision, EventText, Flags, Memory, Observed, Outcome, PodView, Reading, Rescale,
+    SelectorFault, Selectors, decide, is_scaled_to_zero, needs_metrics, next_status,
+    scale_outcome_events, scale_read_failed,
 };
 use elastic_core::label_query::LabelQuery;
 use jiff::Timestamp;
@@ -110,18 +110,23 @@ impl Autoscaler {
         memory: &mut Memory,
         now: impl Fn() -> Timestamp,
     ) -> Cycle {
-        let observation = match self.observe(subject, pods).await {
-            Ok(observation) => observation,
+        let scale = match self.read_scale(subject).await {
+            Ok(scale) => scale,
             Err(error) => {
                 let (status, event) = scale_read_failed(subject.status, &error, now());
                 let events = vec![event];
                 return Cycle { status, events };
             }
         };
+        let observation = self.observe(subject, scale, pods).await;
         let decision = self.decide(subject, &observation, memory, now());
-        let outcome = self
-            .act(subject, &observation, &decision, memory, &now)
-            .await;
+        let outcome = match &decision.rescale {
+            Some(rescale) => {
+                let scale = &observation.scale;
+                self.act(subject, scale, rescale, memory, &now).await
+            }
+            None => Outcome::Unneeded,
+        };
         let spec_replicas = observation.scale.view.spec_replicas;
         let status = next_status(subject.status, spec_replicas, &decision, &outcome, now());
         let follow = scale_outcome_events(&decision, &outcome);
@@ -130,20 +135,25 @@ impl Autoscaler {
         Cycle { status, events }
     }
 
-    /// Reads scale, pods and metrics.
+    /// Reads the target's scale.
     ///
     /// # Errors
-    /// The sentence why there is no scale.
+    /// The sentence why there is none.
+    pub async fn read_scale(&self, subject: Subject<'_>) -> Result<Scale, String> {
+        let target = &subject.spec.scale_target_ref;
+        scale::read(&self.client, &self.kinds, subject.namespace, target).await
+    }
+
+    /// Reads pods and metrics, as far as a target of this size needs them.
     pub async fn observe(
         &self,
         subject: Subject<'_>,
+        scale: Scale,
         pods: &dyn PodSource,
-    ) -> Result<Observation, String> {
+    ) -> Observation {
         let Subject {
             namespace, spec, ..
         } = subject;
-        let target = &spec.scale_target_ref;
-        let scale = scale::read(&self.client, &self.kinds, namespace, target).await?;
         let mut observation = Observation {
             scale,
             selector: Ok(()),
@@ -152,11 +162,11 @@ impl Autoscaler {
         };
         let view = &observation.scale.view;
         if !needs_metrics(spec, view.spec_replicas) {
-            return Ok(observation);
+            return observation;
         }
         let Some(query) = &view.query else {
             observation.selector = Err(SelectorFault::Missing);
-            return Ok(observation);
+            return observation;
         };
         observation.pods = pods.pods(namespace, query);
         observation.selector = {
@@ -175,7 +185,7 @@ impl Autoscaler {
                 observation.readings.push(reading);
             }
         }
-        Ok(observation)
+        observation
     }
 
     /// Decides on what was read.
@@ -199,19 +209,16 @@ impl Autoscaler {
         decide(subject.spec, &observed, memory, &self.settings.flags, now)
     }
 
-    /// Makes the scale call that was decided, if any.
+    /// Makes a scale call.
     pub async fn act(
         &self,
         subject: Subject<'_>,
-        observation: &Observation,
-        decision: &Decision,
+        scale: &Scale,
+        rescale: &Rescale,
         memory: &mut Memory,
         now: impl Fn() -> Timestamp,
     ) -> Outcome {
-        let Some(rescale) = &decision.rescale else {
-            return Outcome::Unneeded;
-        };
-        let (scale, manager) = (&observation.scale, self.settings.field_manager);
+        let manager = self.settings.field_manager;
         match scale::write(&self.client, scale, rescale.replicas, manager).await {
             Ok(()) => {
                 let behavior = subject.spec.behavior.as_ref();

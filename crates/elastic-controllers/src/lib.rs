@@ -10,6 +10,7 @@ mod clock;
 pub mod cron_horizontal_pod_autoscaler;
 mod definition;
 pub mod elastic_workload;
+pub mod fast_horizontal_pod_autoscaler;
 mod foreign;
 mod pass;
 mod routing;
@@ -27,6 +28,9 @@ pub use cron_horizontal_pod_autoscaler::{
 };
 pub use definition::{DefinitionError, install_definitions};
 pub use elastic_workload::{ElasticWorkloadConfig, return_replicas, run_elastic_workload};
+pub use fast_horizontal_pod_autoscaler::{
+    FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler,
+};
 pub use routing::{RoutingView, follow_routing};
 pub use run::{ControllersConfig, run_controllers};
 pub use united_deployment::{UnitedDeploymentConfig, run_united_deployment};

@@ -7,6 +7,9 @@ use crate::cron_horizontal_pod_autoscaler::{
     CronHorizontalPodAutoscalerConfig, run_cron_horizontal_pod_autoscaler,
 };
 use crate::elastic_workload::{ElasticWorkloadConfig, run_elastic_workload};
+use crate::fast_horizontal_pod_autoscaler::{
+    FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler,
+};
 use crate::foreign::run_while_ours;
 use crate::united_deployment::{UnitedDeploymentConfig, run_united_deployment};
 
@@ -21,6 +24,8 @@ pub struct ControllersConfig {
     pub elastic_workload: ElasticWorkloadConfig,
     /// The controller of UnitedDeployments.
     pub united_deployment: UnitedDeploymentConfig,
+    /// The fast path of autoscalers that ask for it.
+    pub fast_autoscaler: FastAutoscalerConfig,
 }
 
 /// Runs every controller until `shutdown`. The definitions must be installed before (see `install_definitions`).
@@ -33,6 +38,11 @@ pub async fn run_controllers(
     tokio::join!(
         run_cron_horizontal_pod_autoscaler(client.clone(), cron, shutdown.clone()),
         run_elastic_workload(client.clone(), config.elastic_workload, shutdown.clone()),
+        run_fast_horizontal_pod_autoscaler(
+            client.clone(),
+            config.fast_autoscaler,
+            shutdown.clone()
+        ),
         run_while_ours(client.clone(), UNITED_DEPLOYMENTS, shutdown, |stop| {
             run_united_deployment(client.clone(), config.united_deployment.clone(), stop)
         }),

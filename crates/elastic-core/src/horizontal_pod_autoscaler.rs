@@ -5,6 +5,7 @@
 //! and the planner call the same [`decide`].
 
 pub mod decide;
+pub mod fast;
 pub mod limits;
 pub mod proposal;
 mod quantity;
@@ -19,6 +20,7 @@ pub use decide::{
     Decision, EventText, Flags, Observed, Reading, Rescale, SelectorFault, decide,
     is_scaled_to_zero, needs_metrics,
 };
+pub use fast::{Direction, FastPath};
 pub use limits::Memory;
 pub use proposal::{PodView, ReadyView, Sample, Samples};
 pub use scale::ScaleView;

@@ -76,6 +76,11 @@ pub const SOURCE_ANNOTATION: &str = "autoscaling.alibabacloud.com/elastic-source
 /// Moments of a pod's way to the cloud, as JSON; see [`crate::timeline::PodMoments`].
 pub const POD_MOMENTS_ANNOTATION: &str = "autoscaling.alibabacloud.com/moments";
 
+/// Annotation of an autoscaler: takes the fast path, looking this often (`1s`, `250ms`).
+pub const FAST_SYNC_PERIOD: &str = "autoscaling.alibabacloud.com/fast-sync-period";
+/// Annotation of an autoscaler on the fast path: `up` (default) or `both`.
+pub const FAST_DIRECTION: &str = "autoscaling.alibabacloud.com/fast-direction";
+
 /// Prefix of the annotations of container instances.
 pub const ECI_ANNOTATION_PREFIX: &str = "k8s.aliyun.com/";
 /// Ordered list of sizes, which beats requests and limits.

@@ -1,5 +1,9 @@
 //! A server for the tests of other crates.
 
+mod played;
+
+pub use played::PlayedMetrics;
+
 use crate::server::{ApiServer, ApiServerConfig};
 
 /// A server in a directory of its own, gone when dropped.

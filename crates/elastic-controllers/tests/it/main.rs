@@ -7,6 +7,7 @@ mod cron_horizontal_pod_autoscaler;
 mod elastic_workload;
 mod elastic_workload_changes;
 mod elastic_workload_kinds;
+mod fast_autoscaler;
 mod scene;
 mod simulated_clock;
 mod tidal_cron;

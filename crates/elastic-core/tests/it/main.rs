@@ -6,3 +6,4 @@
 mod cron;
 mod cron_plan;
 mod hpa_recorded;
+mod hpa_tables;

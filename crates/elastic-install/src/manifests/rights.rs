@@ -157,7 +157,7 @@ fn schedules() -> Vec<Value> {
         rule(
             "autoscaling",
             &["horizontalpodautoscalers"],
-            &["get", "patch"],
+            &["get", "list", "watch", "patch"],
         ),
         rule(ANY, &[ANY_SCALE], &["get", "update"]),
     ]

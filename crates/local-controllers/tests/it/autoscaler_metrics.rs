@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use local_apiserver::testing::TestServer;
+use local_apiserver::testing::{PlayedMetrics, TestServer};
 use local_controllers::config::{AutoscalerConfig, AutoscalerFlags};
 use local_controllers::horizontal_pod_autoscaler;
 use local_controllers::shared::Cluster;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::fake_metrics::FakeMetrics;
 use super::world::World;
 
 /// Cases with one step whose end is a state of rest.
@@ -55,11 +54,11 @@ fn recorded() -> Vec<Value> {
 }
 
 /// The autoscaler's controller alone, between an API server and the test's metrics.
-async fn start() -> (World, Arc<FakeMetrics>) {
+async fn start() -> (World, Arc<PlayedMetrics>) {
     let server = TestServer::start().await;
-    let metrics = Arc::new(FakeMetrics::default());
+    let metrics = Arc::new(PlayedMetrics::default());
     let versions = json!([{"version": "v1beta1"}, {"version": "v1beta2"}]);
-    metrics.set(CUSTOM, json!({"versions": versions}));
+    metrics.set(CUSTOM, &json!({"versions": versions}));
     let client = metrics.client(server.client());
     let shutdown = CancellationToken::new();
     let cluster = Cluster::new(client.clone(), shutdown.clone());
@@ -97,7 +96,7 @@ async fn define_scalable(world: &World) {
 /// One case in its namespace.
 struct Case<'a> {
     world: &'a World,
-    metrics: &'a FakeMetrics,
+    metrics: &'a PlayedMetrics,
     recorded: &'a Value,
     namespace: String,
 }
@@ -194,7 +193,7 @@ impl Case<'_> {
         let resource = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
         self.metrics.set(
             &format!("{resource}?labelSelector=app%3Dt"),
-            json!({"items": rows}),
+            &json!({"items": rows}),
         );
         let custom = format!("{CUSTOM}/v1beta2/namespaces/{namespace}");
         let value = |kind: &str, name: &Value, value: &Value| {
@@ -207,7 +206,7 @@ impl Case<'_> {
         let pods = format!("{custom}/pods/%2A");
         self.metrics.set(
             &format!("{pods}/rps?labelSelector=app%3Dt"),
-            json!({"items": rps}),
+            &json!({"items": rps}),
         );
         let words = "the server could not find the metric";
         let unknown = format!("{pods}/unknown?labelSelector=app%3Dt");
@@ -216,7 +215,7 @@ impl Case<'_> {
         let services = format!("{custom}/services/svc");
         let hits = value("Service", &json!("svc"), &step["objectMetric_hits"]);
         self.metrics
-            .set(&format!("{services}/hits"), json!({"items": [hits]}));
+            .set(&format!("{services}/hits"), &json!({"items": [hits]}));
         self.metrics.refuse(
             &format!("{services}/gone"),
             404,
@@ -231,7 +230,7 @@ impl Case<'_> {
             series.map(|value| json!({"metricName": "queue", "timestamp": now, "value": value}));
         let series: Vec<Value> = series.collect();
         self.metrics
-            .set(&format!("{external}/queue"), json!({"items": series}));
+            .set(&format!("{external}/queue"), &json!({"items": series}));
         self.metrics.refuse(
             &format!("{external}/gone"),
             404,

@@ -6,7 +6,6 @@
 mod autoscaler;
 mod autoscaler_metrics;
 mod burst;
-mod fake_metrics;
 mod kubelet;
 mod nodes;
 mod recorded;
