@@ -1,5 +1,5 @@
 //! The controllers that work on any Kubernetes cluster: ElasticWorkload, the kinds of its successors,
-//! CronHorizontalPodAutoscaler and the admission of serverless pods.
+//! CronHorizontalPodAutoscaler, ElasticForecast and the admission of serverless pods.
 //!
 //! They watch, ask `elastic-core` what to do, and patch. They refuse to decide by themselves and know nothing of the local
 //! cluster; a `kube` client is all they get.
@@ -9,6 +9,7 @@ mod burst;
 mod clock;
 pub mod cron_horizontal_pod_autoscaler;
 mod definition;
+pub mod elastic_forecast;
 pub mod elastic_workload;
 pub mod fast_horizontal_pod_autoscaler;
 mod foreign;
@@ -27,6 +28,7 @@ pub use cron_horizontal_pod_autoscaler::{
     CronHorizontalPodAutoscalerConfig, run_cron_horizontal_pod_autoscaler,
 };
 pub use definition::{DefinitionError, install_definitions};
+pub use elastic_forecast::{ElasticForecastConfig, run_elastic_forecast};
 pub use elastic_workload::{ElasticWorkloadConfig, return_replicas, run_elastic_workload};
 pub use fast_horizontal_pod_autoscaler::{
     FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler,

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cron_horizontal_pod_autoscaler::{
     CronHorizontalPodAutoscalerConfig, run_cron_horizontal_pod_autoscaler,
 };
+use crate::elastic_forecast::{ElasticForecastConfig, run_elastic_forecast};
 use crate::elastic_workload::{ElasticWorkloadConfig, run_elastic_workload};
 use crate::fast_horizontal_pod_autoscaler::{
     FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler,
@@ -26,6 +27,8 @@ pub struct ControllersConfig {
     pub united_deployment: UnitedDeploymentConfig,
     /// The fast path of autoscalers that ask for it.
     pub fast_autoscaler: FastAutoscalerConfig,
+    /// The forecast controller.
+    pub elastic_forecast: ElasticForecastConfig,
 }
 
 /// Runs every controller until `shutdown`. The definitions must be installed before (see `install_definitions`).
@@ -43,6 +46,7 @@ pub async fn run_controllers(
             config.fast_autoscaler,
             shutdown.clone()
         ),
+        run_elastic_forecast(client.clone(), config.elastic_forecast, shutdown.clone()),
         run_while_ours(client.clone(), UNITED_DEPLOYMENTS, shutdown, |stop| {
             run_united_deployment(client.clone(), config.united_deployment.clone(), stop)
         }),

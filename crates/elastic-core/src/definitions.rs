@@ -8,12 +8,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt;
 
 use crate::names::{KRUISE_GROUP, MANAGED_BY, MANAGED_BY_LABEL, SCHEDULING_GROUP};
-use crate::{cron_horizontal_pod_autoscaler, elastic_workload, united_deployment};
+use crate::{cron_horizontal_pod_autoscaler, elastic_workload, forecast, united_deployment};
 
 /// All definitions, in the order of their names.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         cron_horizontal_pod_autoscaler::custom_resource_definition(),
+        forecast::custom_resource_definition(),
         elastic_workload::custom_resource_definition(),
         united_deployment::custom_resource_definition(),
     ]

@@ -10,6 +10,7 @@ pub mod eci_annotations;
 pub mod eci_profile;
 pub mod elastic_workload;
 pub mod events;
+pub mod forecast;
 pub mod horizontal_pod_autoscaler;
 pub mod label_query;
 pub mod names;
@@ -25,3 +26,4 @@ pub mod united_deployment;
 
 pub use cron_horizontal_pod_autoscaler::CronHorizontalPodAutoscaler;
 pub use elastic_workload::ElasticWorkload;
+pub use forecast::ElasticForecast;

@@ -4,6 +4,7 @@
 
 mod admission;
 mod cron_horizontal_pod_autoscaler;
+mod elastic_forecast;
 mod elastic_workload;
 mod elastic_workload_changes;
 mod elastic_workload_kinds;

@@ -5,5 +5,6 @@
 
 mod cron;
 mod cron_plan;
+mod forecast_traces;
 mod hpa_recorded;
 mod hpa_tables;

@@ -4,6 +4,7 @@ mod addon;
 pub(crate) mod cloud;
 mod down;
 mod exporter;
+mod forecast;
 mod image;
 mod load;
 mod ram_user;
@@ -37,6 +38,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Timeline(arguments) => timeline::run(arguments).await,
         Command::Cloud(arguments) => cloud::run(arguments).await,
         Command::Exporter(arguments) => exporter::run(arguments).await,
+        Command::Forecast(arguments) => forecast::run(arguments),
         Command::VirtualNode(arguments) => virtual_node::run(arguments).await,
         Command::Addon(arguments) => addon::run(arguments).await,
         Command::RamUser(arguments) => ram_user::run(arguments).await,

@@ -1,0 +1,362 @@
+//! The forecast controller against a real API server, with a history in a ConfigMap and one in a real Prometheus
+//! (Debian package `prometheus`, which brings `promtool`).
+
+use std::fmt::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use elastic_controllers::{ElasticForecastConfig, install_definitions, run_elastic_forecast};
+use elastic_core::ElasticForecast;
+use elastic_core::forecast::{ElasticForecastStatus, series};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use local_apiserver::testing::TestServer;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const STEP_SECONDS: i64 = 3600;
+
+struct Scene {
+    _server: TestServer,
+    client: Client,
+    forecasts: Api<ElasticForecast>,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let server = TestServer::start().await;
+        let client = server.client();
+        install_definitions(&client).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let config = ElasticForecastConfig::default();
+        tokio::spawn(run_elastic_forecast(
+            client.clone(),
+            config,
+            shutdown.clone(),
+        ));
+        Self {
+            forecasts: Api::default_namespaced(client.clone()),
+            client,
+            shutdown,
+            _server: server,
+        }
+    }
+
+    async fn create(&self, spec: Value) {
+        let forecast: ElasticForecast = serde_json::from_value(json!({
+            "apiVersion": "autoscaling.alibabacloud.com/v1beta1", "kind": "ElasticForecast",
+            "metadata": {"name": "web"}, "spec": spec,
+        }))
+        .unwrap();
+        self.forecasts
+            .create(&PostParams::default(), &forecast)
+            .await
+            .unwrap();
+    }
+
+    async fn change(&self, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.forecasts
+            .patch("web", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
+    async fn until(&self, what: &str, suits: impl Fn(&ElasticForecast) -> bool) -> ElasticForecast {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let forecast = self.forecasts.get("web").await.unwrap();
+            if suits(&forecast) {
+                return forecast;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{what}: last {:#?}",
+                forecast.status
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn status(forecast: &ElasticForecast) -> ElasticForecastStatus {
+    forecast.status.clone().unwrap_or_default()
+}
+
+/// `status reason` of a condition.
+fn condition(forecast: &ElasticForecast, kind: &str) -> String {
+    let all = status(forecast).conditions;
+    let found = all.iter().find(|one| one.type_ == kind);
+    found
+        .map(|one| format!("{} {}", one.status, one.reason))
+        .unwrap_or_default()
+}
+
+fn answers(forecast: &ElasticForecast) -> bool {
+    status(forecast).observed_generation == forecast.metadata.generation
+}
+
+/// High from eight to twenty.
+fn load(second: i64) -> i64 {
+    if (8..20).contains(&(second / 3600 % 24)) {
+        1000
+    } else {
+        100
+    }
+}
+
+/// Days of a load, up to the hour that runs.
+fn history(days: i64) -> Vec<(i64, i64)> {
+    let end = Timestamp::now().as_second() / STEP_SECONDS * STEP_SECONDS;
+    let start = end - days * 86_400;
+    (start..=end)
+        .step_by(3600)
+        .map(|second| (second, load(second)))
+        .collect()
+}
+
+fn csv(points: &[(i64, i64)]) -> String {
+    let mut text = "timestamp,value\n".to_owned();
+    for (second, value) in points {
+        writeln!(text, "{second},{value}").unwrap();
+    }
+    text
+}
+
+async fn put_history(scene: &Scene, text: String) {
+    let map: ConfigMap = serde_json::from_value(json!({
+        "metadata": {"name": "demand"}, "data": {"history.csv": text},
+    }))
+    .unwrap();
+    let maps: Api<ConfigMap> = Api::default_namespaced(scene.client.clone());
+    maps.create(&PostParams::default(), &map).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_in_a_config_map_is_observed_first_and_served_when_asked() {
+    let scene = Scene::start().await;
+    put_history(&scene, csv(&history(10))).await;
+    let source: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": {
+            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    }))
+    .unwrap();
+    let deployments: Api<Deployment> = Api::default_namespaced(scene.client.clone());
+    deployments
+        .create(&PostParams::default(), &source)
+        .await
+        .unwrap();
+    let spec = json!({
+        "source": {"configMap": {"name": "demand"}}, "stepSeconds": STEP_SECONDS, "capacityPerReplica": 10,
+        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "refreshSeconds": 5,
+    });
+    scene.create(spec).await;
+    let observed = scene
+        .until("observed", |one| condition(one, "Ready") == "True Made")
+        .await;
+    let seen = status(&observed);
+    assert_eq!(seen.period, "Day");
+    assert_eq!(condition(&observed, "Serving"), "False Observing");
+    // Night is 100, day is 1000; an hour ahead it is one of the two.
+    let wanted = seen.forecast_replicas.unwrap();
+    assert!([10, 100].contains(&wanted), "{seen:#?}");
+    assert_eq!(
+        (seen.current_replicas, seen.would_be_replicas),
+        (Some(2), Some(wanted))
+    );
+    assert_eq!(seen.error.unwrap().wape, "0.0%");
+    assert!(series(&observed, Timestamp::now()).is_empty());
+    scene.change(json!({"mode": "Serve"})).await;
+    let served = scene
+        .until("served", |one| {
+            answers(one) && condition(one, "Serving") == "True Serving"
+        })
+        .await;
+    let metrics = series(&served, Timestamp::now());
+    let replicas = metrics
+        .iter()
+        .find(|one| one.metric == "forecast_replicas")
+        .unwrap();
+    assert_eq!(
+        replicas.value.parse::<i32>().unwrap(),
+        status(&served).forecast_replicas.unwrap()
+    );
+    assert_eq!(replicas.labels["forecast"], "web");
+    // Nothing but the status is ever written.
+    assert_eq!(
+        deployments.get("web").await.unwrap().spec.unwrap().replicas,
+        Some(2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_stands_in_the_condition_and_in_an_event() {
+    let scene = Scene::start().await;
+    put_history(
+        &scene,
+        "timestamp,value\n2014-07-01 00:00:00,few\n".to_owned(),
+    )
+    .await;
+    let spec = json!({"source": {"configMap": {"name": "demand"}}, "capacityPerReplica": "1k", "refreshSeconds": 5});
+    scene.create(spec).await;
+    let message = |one: &ElasticForecast| {
+        let all = status(one).conditions;
+        all.into_iter()
+            .find(|one| one.type_ == "Ready")
+            .map(|one| one.message)
+            .unwrap_or_default()
+    };
+    let failed = scene
+        .until("a bad file", |one| {
+            condition(one, "Ready") == "False SourceFailed"
+        })
+        .await;
+    assert_eq!(
+        message(&failed),
+        "ConfigMap demand, key history.csv: line 2 is no `timestamp,value`: `few` is no number"
+    );
+    let unreachable = json!({"source": {"configMap": null, "prometheus": {"address": "http://127.0.0.1:1", "query": "x"}}});
+    scene.change(unreachable).await;
+    let failed = scene
+        .until("no server", |one| {
+            message(one).starts_with("cannot connect")
+        })
+        .await;
+    assert_eq!(status(&failed).forecast_replicas, None);
+    scene.change(json!({"stepSeconds": 7000})).await;
+    scene
+        .until("invalid", |one| condition(one, "Ready") == "False Invalid")
+        .await;
+    let events: Api<Event> = Api::default_namespaced(scene.client.clone());
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        let has = |reason: &str| {
+            all.iter().any(|one| {
+                one.reason.as_deref() == Some(reason) && one.type_.as_deref() == Some("Warning")
+            })
+        };
+        if has("SourceFailed") && has("Invalid") {
+            break;
+        }
+        let names: Vec<_> = all.iter().map(ResourceExt::name_any).collect();
+        assert!(tokio::time::Instant::now() < deadline, "events: {names:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A real Prometheus over blocks that hold a load.
+struct Prometheus {
+    process: Child,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Prometheus {
+    async fn start(points: &[(i64, i64)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = "# TYPE demand gauge\n".to_owned();
+        for (second, value) in points {
+            for shop in ["a", "b"] {
+                writeln!(text, "demand{{shop=\"{shop}\"}} {} {second}", value / 2).unwrap();
+            }
+        }
+        text.push_str("# EOF\n");
+        let (metrics, data) = (folder.path().join("demand.txt"), folder.path().join("data"));
+        std::fs::write(&metrics, text).unwrap();
+        std::fs::write(folder.path().join("prometheus.yml"), "global: {}\n").unwrap();
+        let made = Command::new("promtool")
+            .args(["tsdb", "create-blocks-from", "openmetrics"])
+            .args([&metrics, &data])
+            .stdout(Stdio::null())
+            .status()
+            .expect("promtool of the Debian package prometheus");
+        assert!(made.success());
+        // A port of its own, given back just before it is taken.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let process = Command::new("prometheus")
+            .arg(format!(
+                "--config.file={}",
+                folder.path().join("prometheus.yml").display()
+            ))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg("--storage.tsdb.retention.time=60d")
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus of the Debian package prometheus");
+        Self {
+            process,
+            address: format!("http://127.0.0.1:{port}"),
+            _folder: folder,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_prometheus_is_asked_and_two_series_are_refused() {
+    let prometheus = Prometheus::start(&history(6)).await;
+    let scene = Scene::start().await;
+    let source =
+        |query: &str| json!({"prometheus": {"address": prometheus.address, "query": query}});
+    let spec = json!({
+        "source": source("sum(demand)"), "stepSeconds": STEP_SECONDS, "capacityPerReplica": 10, "historyDays": 5,
+        "mode": "Serve", "refreshSeconds": 5,
+    });
+    scene.create(spec).await;
+    let made = scene
+        .until("a forecast", |one| {
+            condition(one, "Serving") == "True Serving"
+        })
+        .await;
+    let seen = status(&made);
+    assert_eq!(seen.period, "Day");
+    assert!(
+        [10, 100].contains(&seen.forecast_replicas.unwrap()),
+        "{seen:#?}"
+    );
+    assert!(seen.history.unwrap().slots >= 5 * 24, "{made:#?}");
+    scene.change(json!({"source": source("demand")})).await;
+    let message = |one: &ElasticForecast| {
+        let all = status(one).conditions;
+        all.into_iter()
+            .find(|one| one.type_ == "Ready")
+            .map(|one| one.message)
+            .unwrap_or_default()
+    };
+    let refused = scene
+        .until("a refusal", |one| message(one).contains("2 series"))
+        .await;
+    // What was said last stays until it is too old.
+    assert_eq!(status(&refused).period, "Day");
+    scene.change(json!({"source": source("sum(")})).await;
+    scene
+        .until("Prometheus' own words", |one| {
+            message(one).contains("refused the query")
+        })
+        .await;
+}
