@@ -121,7 +121,11 @@ impl<'a> Report<'a> {
                 "Serving",
                 "external metrics forecast and forecast_replicas",
             ),
-            (true, None) => (false, "NothingToServe", "there is no forecast"),
+            (true, None) => (
+                false,
+                "NothingToServe",
+                "nothing can be forecast, so forecast_replicas is 0 and the autoscaler's other metrics decide",
+            ),
             (false, _) => (
                 false,
                 "Observing",

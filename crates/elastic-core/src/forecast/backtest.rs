@@ -62,7 +62,7 @@ pub struct Report {
     pub quantile_held: Option<f64>,
     /// The autoscaler alone.
     pub reactive: Outcome,
-    /// The autoscaler with the forecast as a floor.
+    /// The autoscaler with the forecast as a second metric.
     pub with_forecast: Outcome,
 }
 
@@ -117,8 +117,8 @@ pub fn backtest(load: &Grid, policy: &BacktestPolicy) -> Result<Report, Backtest
     let first = total - compared;
     let made = forecasts(load, first, policy);
     let floor = |slot: usize| made.floors[slot - first];
-    let reactive = simulate(load, first..total, &|_| 0, &policy.simulation);
-    let with_forecast = simulate(load, first..total, &floor, &policy.simulation);
+    let reactive = simulate(load, first..total, None, &policy.simulation);
+    let with_forecast = simulate(load, first..total, Some(&floor), &policy.simulation);
     let last_season = season(load.values(), load.step_seconds(), policy.period);
     let in_days = |slots: usize| slots as f64 / day as f64;
     let count = made.errors.count();

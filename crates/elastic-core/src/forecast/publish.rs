@@ -54,13 +54,14 @@ pub fn series(forecast: &ElasticForecast, now: Timestamp) -> Vec<Series> {
             at,
         }
     });
-    let of_replicas = status.forecast_replicas.map(|replicas| Series {
+    // Where nothing can be forecast nothing is asked for: a missing metric would keep the autoscaler from shrinking.
+    let of_replicas = Series {
         metric: REPLICAS_METRIC,
         labels: own.clone(),
-        value: replicas.to_string(),
+        value: status.forecast_replicas.unwrap_or(0).to_string(),
         at,
-    });
-    of_quantile.chain(of_replicas).collect()
+    };
+    of_quantile.chain([of_replicas]).collect()
 }
 
 /// A number as a quantity, to a thousandth.
@@ -125,6 +126,11 @@ mod tests {
             (REPLICAS_METRIC, "4")
         );
         assert!(series(&forecast("Serve"), at("2026-11-21T11:03:01Z")).is_empty());
+        let mut unknown = forecast("Serve");
+        let status = unknown.status.as_mut().unwrap();
+        (status.forecast_replicas, status.forecast) = (None, Vec::new());
+        let found = series(&unknown, at("2026-11-21T11:00:01Z"));
+        assert_eq!((found.len(), found[0].value.as_str()), (1, "0"));
         assert!(series(&forecast("Observe"), at("2026-11-21T11:00:01Z")).is_empty());
     }
 }
