@@ -94,13 +94,6 @@ fn controllers() -> Vec<Value> {
             &["get", "list", "watch"],
         ),
         rule(AUTOSCALING_GROUP, &["elasticforecasts/status"], &["patch"]),
-        // A forecast is compared with what its target has.
-        rule(
-            "apps",
-            &["deployments/scale", "statefulsets/scale"],
-            &["get"],
-        ),
-        rule(AUTOSCALING_GROUP, &["elasticworkloads/scale"], &["get"]),
         rule(
             AUTOSCALING_GROUP,
             &["elasticworkloads/status"],
