@@ -84,11 +84,11 @@ impl Histories {
         let source = spec.source.prometheus.clone().unwrap_or_default();
         let uid = forecast.uid().unwrap_or_default();
         let days = i64::from(spec.history_days);
-        let samples = self.from_prometheus(&uid, &source, step, days, now).await?;
+        let samples = self.ask_prometheus(&uid, &source, step, days, now).await?;
         Ok(Grid::from_samples(&samples, step)?)
     }
 
-    async fn from_prometheus(
+    async fn ask_prometheus(
         &self,
         uid: &str,
         source: &PrometheusSource,
