@@ -9,14 +9,17 @@ mod burst;
 mod clock;
 pub mod cron_horizontal_pod_autoscaler;
 mod definition;
+mod desk;
 pub mod elastic_forecast;
 pub mod elastic_workload;
 pub mod fast_horizontal_pod_autoscaler;
 mod foreign;
 mod pass;
+mod policy_view;
 mod routing;
 mod run;
 pub mod united_deployment;
+pub mod workload_spread;
 
 pub use admission::{
     AdmissionConfig, AdmissionIdentity, IdentityFiles, WebhookAddress, register_admission,
@@ -36,3 +39,4 @@ pub use fast_horizontal_pod_autoscaler::{
 pub use routing::{RoutingView, follow_routing};
 pub use run::{ControllersConfig, run_controllers};
 pub use united_deployment::{UnitedDeploymentConfig, run_united_deployment};
+pub use workload_spread::{WorkloadSpreadConfig, run_workload_spread};

@@ -1,4 +1,4 @@
-//! What routing depends on, kept up to date: the rules of `eci-profile` and the labels of namespaces.
+//! What routing depends on, kept up to date: the rules of `eci-profile`, the labels of namespaces and the policies.
 //!
 //! A profile that cannot be read changes nothing here; the virtual node is the one that tells about it.
 
@@ -16,6 +16,8 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::policy_view::PolicyView;
+
 type Labels = BTreeMap<String, String>;
 type NamespaceMeta = PartialObjectMeta<Namespace>;
 
@@ -24,6 +26,7 @@ type NamespaceMeta = PartialObjectMeta<Namespace>;
 pub struct RoutingView {
     profile: watch::Receiver<Arc<EciProfile>>,
     namespaces: Store<NamespaceMeta>,
+    policies: PolicyView,
 }
 
 impl RoutingView {
@@ -35,6 +38,11 @@ impl RoutingView {
     /// A receiver that wakes when the profile changes.
     pub fn changes(&self) -> watch::Receiver<Arc<EciProfile>> {
         self.profile.clone()
+    }
+
+    /// The policies that give pods their places.
+    pub(crate) fn policies(&self) -> &PolicyView {
+        &self.policies
     }
 
     /// Labels of a namespace; `None` when it is not known (yet).
@@ -54,6 +62,8 @@ pub fn follow_routing(
     let (sender, profile) = watch::channel(Arc::new(EciProfile::default()));
     let (namespaces, writer) = reflector::store();
     let namespace_api: Api<NamespaceMeta> = Api::all(client.clone());
+    let policies = PolicyView::new();
+    let follow_policies = policies.clone();
     let following = async move {
         let stream = watcher(namespace_api, watcher::Config::default()).default_backoff();
         let mut namespaces = pin!(reflector::reflector(writer, stream));
@@ -67,12 +77,14 @@ pub fn follow_routing(
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = follow_namespaces => {}
-            () = follow_profile(client, initial, sender) => {}
+            () = follow_profile(client.clone(), initial, sender) => {}
+            () = follow_policies.follow(client.clone(), shutdown.clone()) => {}
         }
     };
     let view = RoutingView {
         profile,
         namespaces,
+        policies,
     };
     (view, following)
 }

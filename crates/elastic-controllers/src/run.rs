@@ -12,7 +12,9 @@ use crate::fast_horizontal_pod_autoscaler::{
     FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler,
 };
 use crate::foreign::run_while_ours;
+use crate::policy_view::WORKLOAD_SPREADS;
 use crate::united_deployment::{UnitedDeploymentConfig, run_united_deployment};
+use crate::workload_spread::{WorkloadSpreadConfig, run_workload_spread};
 
 const UNITED_DEPLOYMENTS: &str = "uniteddeployments.apps.kruise.io";
 
@@ -25,6 +27,8 @@ pub struct ControllersConfig {
     pub elastic_workload: ElasticWorkloadConfig,
     /// The controller of UnitedDeployments.
     pub united_deployment: UnitedDeploymentConfig,
+    /// The controller of WorkloadSpreads.
+    pub workload_spread: WorkloadSpreadConfig,
     /// The fast path of autoscalers that ask for it.
     pub fast_autoscaler: FastAutoscalerConfig,
     /// The forecast controller.
@@ -47,8 +51,14 @@ pub async fn run_controllers(
             shutdown.clone()
         ),
         run_elastic_forecast(client.clone(), config.elastic_forecast, shutdown.clone()),
-        run_while_ours(client.clone(), UNITED_DEPLOYMENTS, shutdown, |stop| {
-            run_united_deployment(client.clone(), config.united_deployment.clone(), stop)
+        run_while_ours(
+            client.clone(),
+            UNITED_DEPLOYMENTS,
+            shutdown.clone(),
+            |stop| run_united_deployment(client.clone(), config.united_deployment.clone(), stop)
+        ),
+        run_while_ours(client.clone(), WORKLOAD_SPREADS, shutdown, |stop| {
+            run_workload_spread(client.clone(), config.workload_spread.clone(), stop)
         }),
     );
 }

@@ -8,7 +8,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt;
 
 use crate::names::{KRUISE_GROUP, MANAGED_BY, MANAGED_BY_LABEL, SCHEDULING_GROUP};
-use crate::{cron_horizontal_pod_autoscaler, elastic_workload, forecast, united_deployment};
+use crate::{
+    cron_horizontal_pod_autoscaler, elastic_workload, forecast, united_deployment, workload_spread,
+};
 
 /// All definitions, in the order of their names.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
@@ -17,6 +19,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         forecast::custom_resource_definition(),
         elastic_workload::custom_resource_definition(),
         united_deployment::custom_resource_definition(),
+        workload_spread::custom_resource_definition(),
     ]
 }
 

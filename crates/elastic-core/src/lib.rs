@@ -3,6 +3,7 @@
 //! What is here can be called by a running controller, by a dry run and by the cost planner alike, with the same answer.
 //! The crate refuses IO, clocks, randomness and Kubernetes clients: time and state come in as arguments.
 
+pub mod assignment;
 pub mod cron;
 pub mod cron_horizontal_pod_autoscaler;
 pub mod definitions;
@@ -23,6 +24,7 @@ mod schema_parts;
 pub mod strategic_merge;
 pub mod timeline;
 pub mod united_deployment;
+pub mod workload_spread;
 
 pub use cron_horizontal_pod_autoscaler::CronHorizontalPodAutoscaler;
 pub use elastic_workload::ElasticWorkload;

@@ -23,9 +23,20 @@ pub(crate) fn conditions() -> Value {
     })
 }
 
-/// One term of a node selector.
-pub(crate) fn node_selector_term() -> Value {
-    let requirements = json!({
+/// A label selector.
+pub(crate) fn label_selector() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+            "matchExpressions": requirements()
+        }
+    })
+}
+
+/// Requirements of a selector.
+fn requirements() -> Value {
+    json!({
         "type": "array",
         "items": {
             "type": "object",
@@ -35,7 +46,12 @@ pub(crate) fn node_selector_term() -> Value {
                 "values": {"type": "array", "items": {"type": "string"}}
             }
         }
-    });
+    })
+}
+
+/// One term of a node selector.
+pub(crate) fn node_selector_term() -> Value {
+    let requirements = requirements();
     json!({"type": "object", "properties": {"matchExpressions": requirements, "matchFields": requirements}})
 }
 

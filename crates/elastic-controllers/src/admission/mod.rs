@@ -9,6 +9,7 @@ mod registration;
 mod review;
 mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::desk::Desk;
 use crate::routing::RoutingView;
 pub use identity::{AdmissionIdentity, IdentityError, IdentityFiles};
 pub use registration::{
@@ -31,6 +33,8 @@ const NAMESPACE_PATH: &str = "/mutate/namespace-label";
 const BURST_PATH: &str = "/mutate/burst-resource";
 /// Path for pods that fit a rule of the profile.
 const SELECTOR_PATH: &str = "/mutate/selector";
+/// Path for pods in namespaces that have policies.
+const POLICY_PATH: &str = "/mutate/policy";
 
 /// Wait after the registration failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,10 +65,11 @@ pub async fn run_admission(
         &view,
         &shutdown,
     );
+    let desk = Desk::new(client.clone(), view.policies().clone());
     let serving = server::serve(
         config.listener,
         config.identity,
-        view.clone(),
+        (view.clone(), Arc::new(desk)),
         shutdown.clone(),
     );
     let (outcome, ()) = tokio::join!(
@@ -88,10 +93,15 @@ async fn keep_registered(
     shutdown: &CancellationToken,
 ) {
     let mut changes = view.changes();
+    let mut policies = view.policies().changes();
     loop {
         let authority_pem = identity.borrow_and_update().authority_pem.clone();
         let profile = changes.borrow_and_update().clone();
-        let wait = match register_admission(client, address, &authority_pem, &profile).await {
+        policies.mark_unchanged();
+        let places = view.policies().namespaces();
+        let registering =
+            registration::register(client, address, &authority_pem, &profile, &places);
+        let wait = match registering.await {
             Ok(()) => AGAIN,
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -104,6 +114,7 @@ async fn keep_registered(
             () = tokio::time::sleep(wait) => {}
             Ok(()) = identity.changed() => {}
             Ok(()) = changes.changed() => {}
+            Ok(()) = policies.changed() => {}
         }
     }
 }

@@ -7,12 +7,12 @@ use elastic_core::names::{
     BURST_RESOURCE, ECI_LABEL, LEGACY_ECI_LABEL, LEGACY_NAMESPACE_LABEL, LEGACY_NAMESPACE_VALUE,
     TRUE, UNIT_LABEL, WEBHOOK_NAME,
 };
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
-use super::{BURST_PATH, NAMESPACE_PATH, POD_PATH, SELECTOR_PATH};
+use super::{BURST_PATH, NAMESPACE_PATH, POD_PATH, POLICY_PATH, SELECTOR_PATH};
 
 /// A webhook that hangs delays a pod by this much at most, once for each entry that concerns it.
 const TIMEOUT_SECONDS: i32 = 2;
@@ -47,8 +47,21 @@ pub async fn register_admission(
     authority_pem: &str,
     profile: &EciProfile,
 ) -> Result<(), RegistrationError> {
+    register(client, address, authority_pem, profile, &[]).await
+}
+
+/// The same, with an entry for the namespaces that have policies.
+pub(super) async fn register(
+    client: &Client,
+    address: &WebhookAddress,
+    authority_pem: &str,
+    profile: &EciProfile,
+    policies: &[String],
+) -> Result<(), RegistrationError> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let wanted = webhook_configuration(address, authority_pem, profile);
+    let mut wanted = webhook_configuration(address, authority_pem, profile);
+    let entry = by_policy(address, authority_pem, policies);
+    wanted.webhooks.get_or_insert_default().extend(entry);
     for attempt in 1.. {
         match put(&api, &wanted).await {
             Ok(()) => break,
@@ -160,6 +173,33 @@ fn by_annotation(address: &WebhookAddress, authority_pem: &str, not_a_unit: &Val
     );
     webhook["matchConditions"] = json!([{"name": "has-burst-resource", "expression": expression}]);
     webhook
+}
+
+/// Pods in namespaces that have a policy, after all others, which may have routed them. Without policies no pod waits for
+/// this. A unit's pods are placed by their unit.
+fn by_policy(
+    address: &WebhookAddress,
+    authority_pem: &str,
+    policies: &[String],
+) -> Option<MutatingWebhook> {
+    if policies.is_empty() {
+        return None;
+    }
+    let namespaces = json!({"matchExpressions": [
+        {"key": "kubernetes.io/metadata.name", "operator": "In", "values": policies}]});
+    let not_a_unit = json!({"matchExpressions": [{"key": UNIT_LABEL, "operator": "DoesNotExist"}]});
+    let name = "policy.eci.alibabacloud.com";
+    let mut entry = webhook(
+        name,
+        address,
+        POLICY_PATH,
+        authority_pem,
+        namespaces,
+        not_a_unit,
+    );
+    // What was given is written down, but not for a dry run.
+    entry["sideEffects"] = json!("NoneOnDryRun");
+    serde_json::from_value(entry).ok()
 }
 
 fn webhook(

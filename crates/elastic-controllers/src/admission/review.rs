@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::desk::{Admitted, Newcomer, operations};
+
 type Labels = std::collections::BTreeMap<String, String>;
 
 /// The parts of a request that matter here.
@@ -23,6 +25,50 @@ struct Request {
     #[serde(default)]
     namespace: Option<String>,
     object: Pod,
+}
+
+/// The parts of a request that matter for a place by a policy; the pod as it was sent.
+#[derive(Deserialize)]
+struct PlaceReview {
+    request: PlaceRequest,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PlaceRequest {
+    uid: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    object: Value,
+    #[serde(default)]
+    dry_run: Option<bool>,
+}
+
+/// The pod that is being created.
+pub(super) fn newcomer(body: &[u8]) -> Result<Newcomer, ReviewError> {
+    let review: PlaceReview = serde_json::from_slice(body).map_err(ReviewError)?;
+    let request = review.request;
+    Ok(Newcomer {
+        uid: request.uid,
+        namespace: request.namespace.unwrap_or_default(),
+        pod: request.object,
+        dry_run: request.dry_run.unwrap_or(false),
+    })
+}
+
+/// The answer for a pod that was looked at for a place. It is let in whatever happened.
+pub(super) fn admitted(uid: &str, before: &Value, admitted: Admitted) -> Value {
+    let mut response = json!({"uid": uid, "allowed": true});
+    match admitted {
+        Admitted::Placed(after) => {
+            let patch = Value::Array(operations(before, &after));
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = json!(STANDARD.encode(patch.to_string()));
+        }
+        Admitted::Unchanged(warnings) if warnings.is_empty() => {}
+        Admitted::Unchanged(warnings) => response["warnings"] = json!(warnings),
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
 }
 
 /// A body that is no review of a pod.

@@ -21,8 +21,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::review::{self, Asked};
-use super::{AdmissionIdentity, BURST_PATH, NAMESPACE_PATH, POD_PATH, SELECTOR_PATH};
+use super::{AdmissionIdentity, BURST_PATH, NAMESPACE_PATH, POD_PATH, POLICY_PATH, SELECTOR_PATH};
+use crate::desk::Desk;
 use crate::routing::RoutingView;
+
+/// What answers depend on.
+pub(super) type Knowledge = (RoutingView, Arc<Desk>);
 
 /// A pod is at most 1.5 MiB in etcd; a review holds little more than one.
 const MAX_BODY_BYTES: usize = 3 << 20;
@@ -48,7 +52,7 @@ pub enum AdmissionError {
 pub(super) async fn serve(
     listener: TcpListener,
     mut identity: watch::Receiver<AdmissionIdentity>,
-    view: RoutingView,
+    knowledge: Knowledge,
     shutdown: CancellationToken,
 ) -> Result<(), AdmissionError> {
     let mut acceptor = TlsAcceptor::from(Arc::new(tls(&identity.borrow_and_update())?));
@@ -79,9 +83,10 @@ pub(super) async fn serve(
                 ),
             }
         }
-        let (acceptor, view, shutdown) = (acceptor.clone(), view.clone(), shutdown.clone());
+        let (acceptor, knowledge, shutdown) =
+            (acceptor.clone(), knowledge.clone(), shutdown.clone());
         connections.spawn(async move {
-            serve_connection(stream, acceptor, view, shutdown).await;
+            serve_connection(stream, acceptor, knowledge, shutdown).await;
             drop(place);
         });
     }
@@ -110,7 +115,7 @@ fn tls(identity: &AdmissionIdentity) -> Result<ServerConfig, AdmissionError> {
 async fn serve_connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    view: RoutingView,
+    knowledge: Knowledge,
     shutdown: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
@@ -121,7 +126,7 @@ async fn serve_connection(
     let builder = auto::Builder::new(TokioExecutor::new());
     let connection = builder.serve_connection(
         TokioIo::new(stream),
-        service_fn(|request| handle(request, view.clone())),
+        service_fn(|request| handle(request, knowledge.clone())),
     );
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -138,13 +143,14 @@ async fn serve_connection(
 
 async fn handle(
     request: Request<Incoming>,
-    view: RoutingView,
+    (view, desk): Knowledge,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let asked = match (request.method(), request.uri().path()) {
-        (&Method::POST, POD_PATH) => Asked::PodLabel,
-        (&Method::POST, NAMESPACE_PATH) => Asked::NamespaceLabel,
-        (&Method::POST, BURST_PATH) => Asked::BurstAnnotation,
-        (&Method::POST, SELECTOR_PATH) => Asked::Selector,
+        (&Method::POST, POD_PATH) => Some(Asked::PodLabel),
+        (&Method::POST, NAMESPACE_PATH) => Some(Asked::NamespaceLabel),
+        (&Method::POST, BURST_PATH) => Some(Asked::BurstAnnotation),
+        (&Method::POST, SELECTOR_PATH) => Some(Asked::Selector),
+        (&Method::POST, POLICY_PATH) => None,
         (&Method::GET, "/healthz") => return Ok(text(StatusCode::OK, "ok".to_owned())),
         _ => return Ok(text(StatusCode::NOT_FOUND, "no such path".to_owned())),
     };
@@ -161,19 +167,27 @@ async fn handle(
         }
     };
     let namespace = |name: &str| view.namespace_labels(name);
-    Ok(
-        match review::answer(&body, asked, namespace, &view.profile()) {
-            Ok(answer) => {
-                let mut response = Response::new(Full::from(answer.to_string()));
-                response.headers_mut().insert(
-                    header::CONTENT_TYPE,
-                    header::HeaderValue::from_static("application/json"),
-                );
-                response
+    let answer = match asked {
+        Some(asked) => review::answer(&body, asked, namespace, &view.profile()),
+        None => match review::newcomer(&body) {
+            Ok(newcomer) => {
+                let (uid, before) = (newcomer.uid.clone(), newcomer.pod.clone());
+                Ok(review::admitted(&uid, &before, desk.admit(newcomer).await))
             }
-            Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
+            Err(error) => Err(error),
         },
-    )
+    };
+    Ok(match answer {
+        Ok(answer) => {
+            let mut response = Response::new(Full::from(answer.to_string()));
+            response.headers_mut().insert(
+                header::CONTENT_TYPE,
+                header::HeaderValue::from_static("application/json"),
+            );
+            response
+        }
+        Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
+    })
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

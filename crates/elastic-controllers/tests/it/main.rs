@@ -13,3 +13,4 @@ mod scene;
 mod simulated_clock;
 mod tidal_cron;
 mod united_deployment;
+mod workload_spread;

@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::{Value, json};
 
 use crate::names::{KRUISE_GROUP, MANAGED_BY, MANAGED_BY_LABEL};
-use crate::schema_parts::{anything, conditions, node_selector_term, tolerations};
+use crate::schema_parts::{anything, conditions, label_selector, node_selector_term, tolerations};
 
 /// The definition to apply before the controller runs.
 pub fn custom_resource_definition() -> CustomResourceDefinition {
@@ -64,19 +64,7 @@ fn spec() -> Value {
         "required": ["selector", "template", "topology"],
         "properties": {
             "replicas": {"type": "integer", "format": "int32", "default": 1, "description": "Replicas of all subsets together."},
-            "selector": {
-                "type": "object",
-                "properties": {
-                    "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
-                    "matchExpressions": {"type": "array", "items": {
-                        "type": "object", "required": ["key", "operator"],
-                        "properties": {
-                            "key": {"type": "string"}, "operator": {"type": "string"},
-                            "values": {"type": "array", "items": {"type": "string"}}
-                        }
-                    }}
-                }
-            },
+            "selector": label_selector(),
             "template": {
                 "type": "object",
                 "properties": {

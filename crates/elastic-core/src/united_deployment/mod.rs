@@ -9,9 +9,11 @@ mod crd;
 mod shares;
 mod validation;
 
+pub(crate) use adaptive::after;
 pub use adaptive::{Adapted, AdaptivePolicy, SubsetSight, adapt};
 pub use child::{ChildKind, child_is_current, child_name, derive_child};
 pub use crd::custom_resource_definition;
+pub(crate) use shares::{Amount, amount};
 pub use shares::{elastic_bounds, share};
 pub use validation::validate;
 

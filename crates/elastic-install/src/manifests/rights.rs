@@ -101,14 +101,16 @@ fn controllers() -> Vec<Value> {
         ),
         rule(
             KRUISE_GROUP,
-            &["uniteddeployments"],
+            &["uniteddeployments", "workloadspreads"],
             &["get", "list", "watch"],
         ),
         rule(
             KRUISE_GROUP,
-            &["uniteddeployments/status"],
+            &["uniteddeployments/status", "workloadspreads/status"],
             &["patch", "update"],
         ),
+        // Whose pods are spread.
+        rule("apps", &["replicasets"], &["get", "list"]),
         named(
             "apiextensions.k8s.io",
             &["customresourcedefinitions"],

@@ -1,0 +1,267 @@
+//! WorkloadSpreads as users have them against a real API server with the webhook; the test plays the ReplicaSet controller.
+
+use std::collections::BTreeMap;
+
+use elastic_controllers::{
+    AdmissionConfig, AdmissionIdentity, WebhookAddress, WorkloadSpreadConfig, follow_routing,
+    install_definitions, run_admission, run_workload_spread,
+};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+use local_apiserver::testing::TestServer;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::scene::{api_of, condition, create, eventually, example, reasons, say_unschedulable};
+
+const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+const HASH: &str = "7d9c";
+
+struct Scene {
+    _server: TestServer,
+    _running: DropGuard,
+    client: Client,
+    pods: Api<Pod>,
+    set_uid: String,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let server = TestServer::start().await;
+        let client = server.client();
+        install_definitions(&client).await.unwrap();
+        let shutdown = CancellationToken::new();
+        serve_webhook(&client, &shutdown).await;
+        let config = WorkloadSpreadConfig::default();
+        tokio::spawn(run_workload_spread(
+            client.clone(),
+            config,
+            shutdown.clone(),
+        ));
+        let set_uid = create_workload(&client).await;
+        Self {
+            pods: Api::default_namespaced(client.clone()),
+            client,
+            set_uid,
+            _running: shutdown.drop_guard(),
+            _server: server,
+        }
+    }
+
+    /// A WorkloadSpread whose namespace the API server asks the webhook about.
+    async fn spread(&self, object: Value) {
+        create(&self.client, object).await;
+        let hooks: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let asked = async || {
+            let hook = hooks.get_opt("vk-webhook").await.unwrap();
+            let entries = hook.and_then(|hook| hook.webhooks).unwrap_or_default();
+            entries.into_iter().map(|entry| entry.name).collect()
+        };
+        eventually("registered", asked, |names: &Vec<String>| {
+            names.iter().any(|name| name.starts_with("policy."))
+        })
+        .await;
+        // The API server may take a moment to act on it.
+        let probe = async || {
+            let pod = self.create_pod(HASH).await;
+            let subset = subset(&pod);
+            self.delete(&pod.name_any()).await;
+            subset
+        };
+        eventually("asked", probe, Option::is_some).await;
+        // Its place is free again when the pod is known to be gone, or the promise has been kept.
+        let nothing_promised = |object: &Value| {
+            let text = object["status"]["versionedSubsetStatuses"].to_string();
+            !text.contains("creatingPods") && text.contains("missingReplicas")
+        };
+        eventually("settled", async || self.object().await, nothing_promised).await;
+    }
+
+    async fn object(&self) -> Value {
+        let api = api_of(&self.client, &example("workload-spread.yaml"));
+        json!(api.get("shop").await.unwrap())
+    }
+
+    async fn create_pod(&self, hash: &str) -> Pod {
+        let pod = json!({
+            "metadata": {
+                "generateName": "shop-", "labels": {"app": "shop", "pod-template-hash": hash},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-7d9c", "uid": self.set_uid, "controller": true}]
+            },
+            "spec": {"containers": [{"name": "shop", "image": "i:1"}]}
+        });
+        let pod = serde_json::from_value(pod).unwrap();
+        self.pods
+            .create(&PostParams::default(), &pod)
+            .await
+            .unwrap()
+    }
+
+    async fn delete(&self, name: &str) {
+        let at_once = kube::api::DeleteParams::default().grace_period(0);
+        self.pods.delete(name, &at_once).await.unwrap();
+    }
+
+    /// Deletion costs by pod.
+    async fn costs(&self) -> BTreeMap<String, Option<String>> {
+        let list = self.pods.list(&ListParams::default()).await.unwrap().items;
+        let cost = |pod: Pod| (pod.name_any(), pod.annotations().get(COST).cloned());
+        list.into_iter().map(cost).collect()
+    }
+}
+
+async fn serve_webhook(client: &Client, shutdown: &CancellationToken) {
+    let identity = AdmissionIdentity::generate(&["127.0.0.1".to_owned()]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (view, following) = follow_routing(client.clone(), BTreeMap::new(), shutdown.clone());
+    tokio::spawn(following);
+    let config = AdmissionConfig {
+        listener,
+        address: WebhookAddress::Url(format!("https://{address}")),
+        identity: watch::channel(identity).1,
+    };
+    let (client, stop) = (client.clone(), shutdown.clone());
+    tokio::spawn(async move { run_admission(client, config, view, stop).await.unwrap() });
+}
+
+/// The Deployment and its ReplicaSet, whose UID is given back.
+async fn create_workload(client: &Client) -> String {
+    let template = |labels: Value| json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "shop", "image": "i:1"}]}});
+    let deployment = create(
+        client,
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
+            "spec": {"replicas": 6, "selector": {"matchLabels": {"app": "shop"}}, "template": template(json!({"app": "shop"}))}}),
+    )
+    .await;
+    let labels = json!({"app": "shop", "pod-template-hash": HASH});
+    let set = create(
+        client,
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {
+                "name": "shop-7d9c", "labels": labels, "annotations": {"deployment.kubernetes.io/revision": "1"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": deployment["metadata"]["uid"], "controller": true}]},
+            "spec": {"replicas": 6, "selector": {"matchLabels": labels}, "template": template(labels)}}),
+    )
+    .await;
+    set["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+fn subset(pod: &Pod) -> Option<String> {
+    let text = pod
+        .annotations()
+        .get("apps.kruise.io/matched-workloadspread")?;
+    let found: Value = serde_json::from_str(text).unwrap();
+    assert_eq!(found["name"], "shop");
+    Some(found["subset"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_created_at_once_fill_owned_nodes_first_and_leave_serverless_first() {
+    let scene = Scene::start().await;
+    scene.spread(example("workload-spread.yaml")).await;
+    let mut pods = futures::future::join_all((0..6).map(|_| scene.create_pod(HASH))).await;
+    pods.sort_by_key(subset);
+    let subsets: Vec<String> = pods.iter().filter_map(subset).collect();
+    assert_eq!(subsets, ["ecs", "ecs", "ecs", "ecs", "vk", "vk"]);
+    let spec = pods[5].spec.clone().unwrap();
+    assert_eq!(spec.containers[0].env.clone().unwrap()[0].name, "TIER");
+    assert_eq!(spec.containers[0].image.as_deref(), Some("i:1"));
+    let affinity = spec.affinity.unwrap().node_affinity.unwrap();
+    let required = affinity.required_during_scheduling_ignored_during_execution;
+    assert_eq!(required.unwrap().node_selector_terms.len(), 1);
+    assert!(
+        spec.tolerations
+            .unwrap()
+            .iter()
+            .any(|one| one.key.as_deref() == Some("virtual-kubelet.io/provider"))
+    );
+    let own = pods[0].annotations();
+    assert!(!own.contains_key("k8s.aliyun.com/eci-use-specs"));
+
+    let wanted: BTreeMap<String, Option<String>> = pods
+        .iter()
+        .map(|pod| {
+            let cost = if subset(pod).as_deref() == Some("ecs") {
+                "200"
+            } else {
+                "100"
+            };
+            (pod.name_any(), Some(cost.to_owned()))
+        })
+        .collect();
+    eventually("costs", async || scene.costs().await, |now| *now == wanted).await;
+    let counted = |object: &Value| {
+        let all = &object["status"]["subsetStatuses"];
+        all[0]["missingReplicas"] == 0 && all[1]["missingReplicas"] == -1 && all[1]["replicas"] == 2
+    };
+    let object = eventually("counted", async || scene.object().await, counted).await;
+    assert_eq!(condition(&object, "Ready").0, "True");
+    assert_eq!(object["status"]["observedWorkloadReplicas"], 6);
+    // A place that came free is taken before anything else.
+    scene.delete(&pods[0].name_any()).await;
+    assert_eq!(
+        subset(&scene.create_pod(HASH).await).as_deref(),
+        Some("ecs")
+    );
+    // Another revision finds all places free.
+    assert_eq!(
+        subset(&scene.create_pod("next").await).as_deref(),
+        Some("ecs")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_without_a_place_is_made_anew_for_the_next_subset() {
+    let scene = Scene::start().await;
+    let mut object = example("workload-spread.yaml");
+    object["spec"]["scheduleStrategy"]["adaptive"]["rescheduleCriticalSeconds"] = json!(10);
+    scene.spread(object).await;
+    let waiting = scene.create_pod(HASH).await;
+    assert_eq!(subset(&waiting).as_deref(), Some("ecs"));
+    say_unschedulable(&scene.client, &waiting.name_any(), 20).await;
+    let name = waiting.name_any();
+    let gone = async || scene.pods.get_opt(&name).await.unwrap().is_none();
+    eventually("deleted", gone, |gone| *gone).await;
+    let object = scene.object().await;
+    let condition = &object["status"]["subsetStatuses"][0]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["status"]),
+        (&json!("SubsetUnschedulable"), &json!("True"))
+    );
+    let next = scene.create_pod(HASH).await;
+    assert_eq!(subset(&next).as_deref(), Some("vk"));
+    assert!(
+        reasons(&scene.client)
+            .await
+            .contains(&"SubsetUnschedulable".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_honoured_is_refused_by_name_and_pods_come_in_all_the_same() {
+    let scene = Scene::start().await;
+    let mut object = example("workload-spread.yaml");
+    object["spec"]["subsets"][1]["maxReplicas"] = json!(3);
+    create(&scene.client, object).await;
+    let refused = |object: &Value| {
+        condition(object, "Valid")
+            .1
+            .starts_with("spec.subsets[1].maxReplicas: must be absent in the last subset")
+    };
+    eventually("refused", async || scene.object().await, refused).await;
+    assert_eq!(subset(&scene.create_pod(HASH).await), None);
+    let api = api_of(&scene.client, &example("workload-spread.yaml"));
+    let patch = kube::api::Patch::Merge(json!({"spec": {"targetRef": {"name": "other"}}}));
+    let error = api
+        .patch("shop", &Default::default(), &patch)
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("targetRef cannot be changed"),
+        "{error}"
+    );
+}
