@@ -68,17 +68,28 @@ impl Scene {
         // The API server may take a moment to act on it.
         let probe = async || {
             let pod = self.create_pod(HASH).await;
-            let subset = subset(&pod);
-            self.delete(&pod.name_any()).await;
-            subset
+            let placed = subset(&pod).is_some();
+            if !placed {
+                self.delete(&pod.name_any()).await;
+            }
+            placed.then(|| pod.name_any())
         };
-        eventually("asked", probe, Option::is_some).await;
-        // Its place is free again when the pod is known to be gone, or the promise has been kept.
-        let nothing_promised = |object: &Value| {
-            let text = object["status"]["versionedSubsetStatuses"].to_string();
-            !text.contains("creatingPods") && text.contains("missingReplicas")
+        let probe = eventually("asked", probe, Option::is_some).await.unwrap();
+        // The promise is kept, and then the place is free again.
+        self.until_settled(1).await;
+        self.delete(&probe).await;
+        self.until_settled(0).await;
+    }
+
+    async fn until_settled(&self, pods: i32) {
+        let settled = |object: &Value| {
+            let status = &object["status"];
+            let promised = status["versionedSubsetStatuses"]
+                .to_string()
+                .contains("creatingPods");
+            !promised && status["subsetStatuses"][0]["replicas"] == pods
         };
-        eventually("settled", async || self.object().await, nothing_promised).await;
+        eventually("settled", async || self.object().await, settled).await;
     }
 
     async fn object(&self) -> Value {
