@@ -125,6 +125,8 @@ pub const IGNORE_EXIT_CODE_VARIABLE: &str = "ECI_CONTAINER_IGNORE_EXIT_CODE";
 
 /// Written on pods of virtual nodes: the images their group runs, to notice an update in place.
 pub const APPLIED_IMAGES_ANNOTATION: &str = "autoscaling.alibabacloud.com/applied-images";
+/// On the ConfigMap of the profile: the data that was accepted last.
+pub const ACCEPTED_PROFILE_ANNOTATION: &str = "autoscaling.alibabacloud.com/accepted-profile";
 
 /// Written back: the container group's id.
 pub const INSTANCE_ID: &str = "k8s.aliyun.com/eci-instance-id";

@@ -4,6 +4,7 @@
 //! The crate speaks public APIs only, writes nothing on the machine it runs on, and decides nothing about pods.
 
 pub mod apply;
+pub mod built_in;
 pub mod chart;
 pub mod connection;
 pub mod manifests;

@@ -28,6 +28,8 @@ pub const NAME_LABEL: &str = "app.kubernetes.io/name";
 pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// On the ServiceAccount: `in-cluster` or `managed`.
 pub const MODE_ANNOTATION: &str = "springtide.io/mode";
+/// ConfigMap of a cluster whose server runs the elastic parts itself.
+pub const BUILT_IN: &str = "springtide-built-in";
 /// Where nodes keep their leases.
 pub const NODE_LEASES: &str = "kube-node-lease";
 /// Version of this program, which is the add-on's.

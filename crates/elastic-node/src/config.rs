@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -185,6 +186,30 @@ impl Default for Timing {
     }
 }
 
+/// Counts that the virtual nodes keep up to date, for whoever shows them.
+#[derive(Debug, Default)]
+pub struct Figures {
+    groups: AtomicUsize,
+    orphans: AtomicUsize,
+}
+
+impl Figures {
+    /// Container groups of this cluster in the cloud.
+    pub fn groups(&self) -> usize {
+        self.groups.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that have no pod.
+    pub fn orphans(&self) -> usize {
+        self.orphans.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, groups: usize, orphans: usize) {
+        self.groups.store(groups, Ordering::Relaxed);
+        self.orphans.store(orphans, Ordering::Relaxed);
+    }
+}
+
 /// Everything about the virtual nodes of one cluster.
 pub struct VirtualNodeConfig {
     /// The cluster's id; groups with another one are never touched.
@@ -215,6 +240,8 @@ pub struct VirtualNodeConfig {
     pub large_region: bool,
     /// How port-forward reaches the addresses of groups.
     pub pod_dialer: Arc<dyn PodDialer>,
+    /// Kept up to date while the virtual nodes run, and zero afterwards.
+    pub figures: Arc<Figures>,
 }
 
 impl VirtualNodeConfig {
@@ -239,6 +266,7 @@ impl VirtualNodeConfig {
             max_api_writes: 256,
             large_region: true,
             pod_dialer: Arc::new(DirectDialer),
+            figures: Arc::default(),
         }
     }
 

@@ -17,7 +17,7 @@ mod zones;
 
 pub use backend::{DirectDialer, PodDialer};
 pub use config::{
-    Capacity, ClusterSettings, FindZone, NodeEndpoint, OpenEndpoint, Timing, VSwitch,
+    Capacity, ClusterSettings, Figures, FindZone, NodeEndpoint, OpenEndpoint, Timing, VSwitch,
     VirtualNodeConfig,
 };
 pub use engine::{RunError, run_virtual_nodes};

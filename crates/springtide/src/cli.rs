@@ -128,6 +128,9 @@ pub struct UpArguments {
     /// unless it is simulated.
     #[arg(long)]
     pub cloud_call_limits: Option<CallLimitsChoice>,
+    /// Serve without virtual nodes, elastic controllers and webhook, so that they can be installed as an add-on.
+    #[arg(long)]
+    pub without_addon: bool,
 }
 
 /// How often the local cloud may be called.

@@ -20,6 +20,11 @@ const NEEDS: &[Need] = &[
         reason: "a real kubectl drives the API server",
     },
     Need {
+        present: || on_path("jq"),
+        package: "jq",
+        reason: "the walks in examples/ read the cluster's status with it",
+    },
+    Need {
         present: || on_path("busybox") && Path::new("/usr/share/doc/busybox-static").exists(),
         package: "busybox-static",
         reason: "the smallest real container image",

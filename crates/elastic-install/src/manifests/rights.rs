@@ -174,7 +174,12 @@ fn schedules() -> Vec<Value> {
 fn own_namespace() -> Vec<Value> {
     let leases = "coordination.k8s.io";
     vec![
-        named("", &["configmaps"], &[PROFILE], &["get", "list", "watch"]),
+        named(
+            "",
+            &["configmaps"],
+            &[PROFILE],
+            &["get", "list", "watch", "patch"],
+        ),
         named("", &["secrets"], &[WEBHOOK_SECRET], &["get", "update"]),
         // A name cannot be asked for when something is made.
         rule("", &["secrets"], &["create"]),

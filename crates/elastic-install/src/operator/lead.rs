@@ -151,6 +151,7 @@ async fn virtual_nodes(
     let config = VirtualNodeConfig::new(cluster_id, Vec::new(), Vec::new());
     let mut config = config.with_environment(environment);
     config.timing = place.timing.clone();
+    config.figures = status.metrics.figures.clone();
     config.settings.cluster_dns = cluster_dns(client).await?;
     config.settings.kubernetes_service = kubernetes_service(client).await?;
     config.open_endpoint = Some(Arc::new(opener));

@@ -16,6 +16,7 @@ use elastic_core::names::{
     INSTANCE_CPU, INSTANCE_ID, INSTANCE_MEMORY, ON_VIRTUAL_NODE_LABEL, POD_MOMENTS_ANNOTATION, TRUE,
 };
 use elastic_core::timeline::PodMoments;
+use elastic_node::Figures;
 use futures::StreamExt;
 use http::{Request, Response};
 use jiff::Timestamp;
@@ -71,12 +72,16 @@ struct Counts {
 
 /// Counts of one replica.
 #[derive(Debug, Default)]
-pub(super) struct Metrics(Mutex<Counts>);
+pub(super) struct Metrics {
+    counts: Mutex<Counts>,
+    /// What the virtual nodes count themselves.
+    pub(super) figures: Arc<Figures>,
+}
 
 impl Metrics {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         // A panic while counting leaves at worst one count too few.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn called(&self, action: &str, zone: &str, code: &str, seconds: f64) {
@@ -130,6 +135,13 @@ impl Metrics {
         one("springtide_leader", "gauge", leads, &u8::from(leading));
         let has_group = "Pods that have a container group.";
         one("springtide_container_groups", "gauge", has_group, &groups);
+        let orphans = "Container groups without a pod; they cost money until they are swept.";
+        one(
+            "springtide_orphan_groups",
+            "gauge",
+            orphans,
+            &self.figures.orphans(),
+        );
         let price = "List price of all container groups, CNY an hour.";
         one("springtide_cost_per_hour", "gauge", price, &per_hour);
         let throttled = "Calls that the cloud refused as too many.";
@@ -321,6 +333,7 @@ mod tests {
         let text = metrics.text(true);
         for line in [
             "springtide_leader 1",
+            "springtide_orphan_groups 0",
             "springtide_cloud_calls_total{action=\"CreateContainerGroup\",code=\"OK\"} 2",
             "springtide_cloud_throttled_total 1",
             "springtide_create_seconds_bucket{zone=\"z-a\",code=\"OK\",le=\"0.25\"} 1",

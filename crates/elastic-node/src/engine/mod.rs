@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::PodDialer;
-use crate::config::{Timing, VirtualNodeConfig};
+use crate::config::{Figures, Timing, VirtualNodeConfig};
 use crate::limit::AdaptiveLimit;
 use nodes::NodeTable;
 pub(crate) use profile::Effective;
@@ -74,6 +74,7 @@ pub(crate) struct Shared {
     /// A group started or stops; the poller looks sooner.
     pub(crate) poke: Notify,
     pub(crate) tracker: TaskTracker,
+    pub(crate) figures: Arc<Figures>,
     /// The profile in force; nothing runs before the first.
     profile: watching::Receiver<profile::InForce>,
     state: Mutex<State>,
@@ -116,6 +117,7 @@ pub async fn run_virtual_nodes(
         wake: Notify::new(),
         poke: Notify::new(),
         tracker: TaskTracker::new(),
+        figures: config.figures,
         profile: profile.clone(),
         state: Mutex::default(),
     });
@@ -157,5 +159,6 @@ pub async fn run_virtual_nodes(
             "virtual node stopped with actions under way; the next start takes them up from the lists"
         );
     }
+    shared.figures.set(0, 0);
     outcome
 }

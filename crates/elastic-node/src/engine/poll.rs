@@ -103,6 +103,8 @@ impl Eye {
             self.look_closely().await?;
         }
         self.last_look = Some(begun);
+        let (groups, orphans) = self.shared.state().figures();
+        self.shared.figures.set(groups, orphans);
         self.shared.wake.notify_one();
         Ok(())
     }

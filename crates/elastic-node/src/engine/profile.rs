@@ -10,10 +10,13 @@ use cloud_api::EciError;
 use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
 use elastic_core::eci_profile::{EciProfile, PROFILE_NAME, PROFILE_NAMESPACE, Problem, describe};
 use elastic_core::events::EventKind;
+use elastic_core::names::ACCEPTED_PROFILE_ANNOTATION;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -194,22 +197,57 @@ impl Follower {
         }
         self.unanswered = None;
         if let Err(problem) = self.base.learn(&data).await {
-            self.unanswered = Some(map);
             // Asked again every few seconds; told once.
             if self.in_force.borrow().problem.as_ref() != Some(&problem.to_string()) {
-                self.refuse(&about, &[problem]);
+                let before = self.accepted_before(map.as_ref()).await;
+                self.refuse(&about, &[problem], before);
             }
+            self.unanswered = Some(map);
             return;
         }
         let outcome = match self.read(&data) {
             Ok(effective) => self.check(&data, effective).await,
             refused => refused,
         };
-        self.last = Some(data);
         match outcome {
-            Ok(effective) => self.accept(&about, effective),
-            Err(problems) => self.refuse(&about, &problems),
+            Ok(effective) => {
+                self.accept(&about, effective);
+                self.remember(map.as_ref(), &data).await;
+            }
+            Err(problems) => {
+                let before = self.accepted_before(map.as_ref()).await;
+                self.refuse(&about, &problems, before);
+            }
         }
+        self.last = Some(data);
+    }
+
+    /// Notes on the ConfigMap what was accepted, for a start that finds a bad one.
+    async fn remember(&self, map: Option<&ConfigMap>, data: &BTreeMap<String, String>) {
+        let Some(map) = map else { return };
+        let text = json!(data).to_string();
+        if map.annotations().get(ACCEPTED_PROFILE_ANNOTATION) == Some(&text) {
+            return;
+        }
+        let maps: Api<ConfigMap> = Api::namespaced(self.shared.client.clone(), PROFILE_NAMESPACE);
+        let note = json!({"metadata": {"annotations": {ACCEPTED_PROFILE_ANNOTATION: text}}});
+        let written = maps
+            .patch(PROFILE_NAME, &PatchParams::default(), &Patch::Merge(note))
+            .await;
+        if let Err(error) = written {
+            tracing::warn!(%error, "the accepted eci-profile is not noted; a start that finds a bad one uses the environment");
+        }
+    }
+
+    /// What an earlier life accepted last, as long as nothing is in force yet.
+    async fn accepted_before(&mut self, map: Option<&ConfigMap>) -> Option<Effective> {
+        if self.in_force.borrow().effective.is_some() {
+            return None;
+        }
+        let text = map?.annotations().get(ACCEPTED_PROFILE_ANNOTATION)?;
+        let data: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
+        self.base.learn(&data).await.ok()?;
+        self.read(&data).ok()
     }
 
     fn read(&self, data: &BTreeMap<String, String>) -> Result<Effective, Vec<Problem>> {
@@ -283,7 +321,7 @@ impl Follower {
         });
     }
 
-    fn refuse(&self, about: &ObjectReference, problems: &[Problem]) {
+    fn refuse(&self, about: &ObjectReference, problems: &[Problem], before: Option<Effective>) {
         let message = describe(problems);
         tracing::warn!(
             problems = message,
@@ -294,8 +332,8 @@ impl Follower {
             .events
             .tell_about(about, EventKind::Warning, "ProfileRefused", &told);
         let fallback = || {
-            // Nothing good was seen since the start: what was given at the start has to do.
-            let initial = self.read(&BTreeMap::new());
+            // Nothing good was ever seen: what was given at the start has to do.
+            let initial = before.map_or_else(|| self.read(&BTreeMap::new()), Ok);
             initial
                 .or_else(|_| resolve(EciProfile::default(), &self.base))
                 .ok()

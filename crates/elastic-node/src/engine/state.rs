@@ -510,6 +510,14 @@ impl State {
         motion
     }
 
+    /// How many groups there are, and how many of them have no pod; none has before all pods are known.
+    pub(crate) fn figures(&self) -> (usize, usize) {
+        let known = self.nodes_known && self.pods_known.values().all(|known| *known);
+        let orphan = |group: &&GroupRecord| known && !self.pods.contains_key(&group.uid);
+        let orphans = self.groups.values().filter(orphan).count();
+        (self.groups.len(), orphans)
+    }
+
     fn forget_if_gone(&mut self, uid: &str) {
         if !self.pods.contains_key(uid) && !self.by_uid.contains_key(uid) {
             let busy = self.notes.get(uid).is_some_and(|notes| notes.memory.busy);

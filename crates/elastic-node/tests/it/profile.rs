@@ -247,3 +247,26 @@ async fn a_new_security_group_holds_for_new_pods_only() {
     let kept: Value = scene.pod("before").await;
     assert!(crate::support::is_ready(&kept));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_finds_a_bad_profile_takes_up_the_last_good_one() {
+    let mut scene = Scene::start().await;
+    let good = node(ZONES[0]);
+    let names = async || node_names(&scene).await;
+    let both = ZONES.map(node).to_vec();
+    eventually("both nodes", names, |names| *names == both).await;
+    write(&scene, &[("vSwitchIds", &switch(ZONES[0]))]).await;
+    eventually("one node", names, |names| *names == [good.clone()]).await;
+    scene.stop_nodes().await;
+    write(&scene, &[("vSwitchIds", "vsw-nowhere")]).await;
+    scene.start_nodes();
+    let told = |verdict: &Option<(String, String)>| {
+        verdict
+            .as_ref()
+            .is_some_and(|(status, _)| status == "False")
+    };
+    eventually("told", async || verdict(&scene, &good).await, told).await;
+    scene.create_pod("new", |_| {}).await;
+    scene.runs("new").await;
+    assert_eq!(node_names(&scene).await, [good]);
+}

@@ -20,7 +20,8 @@ use crate::data_dir::DataDir;
 use crate::status::{CloudStatus, ClusterStatus, EndpointStatus, VSwitchStatus};
 
 const REGION: &str = "cn-hangzhou";
-const SECURITY_GROUP: &str = "sg-local";
+/// The first is used where nobody names one.
+const SECURITY_GROUPS: [&str; 2] = ["sg-local", "sg-local-2"];
 
 /// Starts the cloud; an access key of an earlier run stays valid.
 pub async fn start(
@@ -79,7 +80,7 @@ pub async fn start(
             endpoint: logs.to_string(),
         },
         v_switches,
-        security_groups: vec![SECURITY_GROUP.to_string()],
+        security_groups: SECURITY_GROUPS.map(str::to_string).to_vec(),
     };
     Ok((cloud, status))
 }
@@ -142,7 +143,7 @@ fn config(
             cidr: one.cidr.clone(),
         })
         .collect();
-    config.security_groups = vec![SECURITY_GROUP.to_string()];
+    config.security_groups = SECURITY_GROUPS.map(str::to_string).to_vec();
     if size.simulated {
         // Addresses only on paper too, so that thousands of groups fit.
         for v_switch in &mut config.v_switches {

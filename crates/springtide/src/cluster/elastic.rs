@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{addresses, spawn};
 use crate::status::CloudStatus;
 
-/// Installs definitions and webhook, then starts controllers, virtual nodes and metrics.
+/// Installs definitions and webhook, then starts controllers and virtual nodes.
 pub async fn start(
     cluster_id: &str,
     api: &ApiServer,
@@ -45,7 +45,7 @@ pub async fn start(
         "virtual nodes",
         elastic_node::run_virtual_nodes(client.clone(), eci, nodes, shutdown.clone()),
     );
-    start_metrics(api, network, shutdown, tasks).await
+    Ok(())
 }
 
 /// A client of a cluster's cloud, which keeps the call limits that the cloud keeps.
@@ -169,7 +169,8 @@ async fn virtual_nodes(
     Ok(config)
 }
 
-async fn start_metrics(
+/// Serves `metrics.k8s.io`, which every cluster has.
+pub async fn start_metrics(
     api: &ApiServer,
     network: &ClusterNetwork,
     shutdown: &CancellationToken,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 pub(crate) use elastic::eci_client;
+use elastic_install::built_in;
 use local_apiserver::{ApiServer, ApiServerConfig};
 use local_cloud::LocalCloud;
 use local_controllers::ControllersConfig;
@@ -40,6 +41,8 @@ pub struct ClusterConfig {
     pub listen: SocketAddr,
     /// Whether the cloud refuses calls beyond the documented limits; measuring and showing go without.
     pub cloud_call_limits: CallLimitsChoice,
+    /// Whether the elastic parts run in this process; otherwise they may be installed as an add-on.
+    pub elastic_parts: bool,
 }
 
 impl ClusterConfig {
@@ -49,6 +52,7 @@ impl ClusterConfig {
             size,
             listen,
             cloud_call_limits: CallLimitsChoice::None,
+            elastic_parts: true,
         }
     }
 }
@@ -96,6 +100,7 @@ impl Cluster {
             size,
             listen,
             cloud_call_limits: limits,
+            elastic_parts,
         } = config;
         let begin = Instant::now();
         let cluster_id = data_dir.cluster_id();
@@ -137,15 +142,21 @@ impl Cluster {
             cloud::start(&data_dir, &size, limits, &runtime, &network, before),
         )?;
         let (cloud, cloud_status) = cloud;
-        elastic::start(
-            &cluster_id,
-            &api,
-            &network,
-            &cloud_status,
-            &shutdown,
-            &mut tasks,
-        )
-        .await?;
+        built_in::mark(&client, elastic_parts)
+            .await
+            .context("say in the cluster who runs the elastic parts")?;
+        elastic::start_metrics(&api, &network, &shutdown, &mut tasks).await?;
+        if elastic_parts {
+            elastic::start(
+                &cluster_id,
+                &api,
+                &network,
+                &cloud_status,
+                &shutdown,
+                &mut tasks,
+            )
+            .await?;
+        }
 
         let status = ClusterStatus {
             pid: std::process::id(),

@@ -11,7 +11,7 @@ use elastic_install::names::{ADDON, CREDENTIALS, NAMESPACE, VERSION};
 use elastic_install::operator::credentials::{self, METADATA_ENDPOINT};
 use elastic_install::operator::settings::endpoints;
 use elastic_install::uninstall::{Abandon, UninstallOptions, uninstall};
-use elastic_install::{apply, chart, status};
+use elastic_install::{apply, built_in, chart, status};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client, ResourceExt};
 
@@ -97,6 +97,7 @@ async fn install(
 ) -> anyhow::Result<()> {
     let AddonInstallArguments { options, dry_run } = arguments;
     check_version(client).await?;
+    refuse_built_in(client).await?;
     let before = status::installed(client)
         .await
         .context("look for an earlier installation")?;
@@ -129,6 +130,16 @@ async fn install(
         );
     }
     printer::note(format!("Addon {ADDON}, version {VERSION} installed."));
+    Ok(())
+}
+
+async fn refuse_built_in(client: &Client) -> anyhow::Result<()> {
+    let marked = built_in::is_marked(client)
+        .await
+        .context("ask the cluster who runs its elastic parts")?;
+    if marked {
+        bail!("{}", built_in::REFUSAL);
+    }
     Ok(())
 }
 

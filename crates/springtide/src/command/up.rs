@@ -14,6 +14,7 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
         size,
         listen,
         cloud_call_limits,
+        without_addon,
     } = arguments;
     host::check()?;
     let data_dir = DataDir::new(&cluster.data_dir);
@@ -26,6 +27,7 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
     };
     let mut config = ClusterConfig::new(data_dir.clone(), size, listen);
     config.cloud_call_limits = cloud_call_limits.unwrap_or(usual);
+    config.elastic_parts = !without_addon;
     let cluster = Cluster::start(config).await?;
     let status = cluster.status().clone();
     step.done(format!("API {}", status.api.url));

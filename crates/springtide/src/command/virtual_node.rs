@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use elastic_controllers::WebhookAddress;
+use elastic_install::built_in;
 use elastic_install::connection::connect;
 use elastic_install::names::{NAMESPACE, WEBHOOK};
 use elastic_install::operator::{self, ElectionTiming, OperatorConfig, WebhookServing};
@@ -25,6 +26,10 @@ pub async fn run(arguments: VirtualNodeArguments) -> anyhow::Result<ExitCode> {
         None => (own_account()?, true),
     };
     let client = connect(cluster)?;
+    // A cluster that does not answer yet is waited for; there the mark is never found.
+    if !in_cluster && built_in::is_marked(&client).await.unwrap_or(false) {
+        bail!("{}", built_in::REFUSAL);
+    }
     let config = config(arguments, in_cluster).await?;
     let mode = if in_cluster { "in-cluster" } else { "managed" };
     printer::note(format!(

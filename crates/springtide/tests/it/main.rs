@@ -12,3 +12,4 @@ mod kubectl;
 mod log_service;
 mod scrape;
 mod sessions;
+mod walk;

@@ -198,3 +198,17 @@ fn a_pod_at_rest_is_packed_and_news_opens_it() {
     }
     assert!(state.open.is_empty());
 }
+
+#[test]
+fn a_group_without_a_pod_is_counted_once_all_pods_are_known() {
+    let at = Instant::now();
+    let mut state = State::default();
+    state.add_node(0);
+    state.nodes_known = true;
+    state.put_pod(pod("u", 1), 0);
+    state.put_group("g", group("u", at));
+    state.put_group("orphan", group("gone", at));
+    assert_eq!(state.figures(), (2, 0));
+    state.keep_pods(0, &HashSet::from(["u".to_owned()]));
+    assert_eq!(state.figures(), (2, 1));
+}
