@@ -146,6 +146,7 @@ pub async fn uninstall(
         all: objects(&Options::default()),
         keep_definitions,
     };
+    removal.return_replicas(tell).await?;
     removal.close(tell).await?;
     if eci.is_some() {
         // A pod that ends takes its group with it, so pods whose groups may stay only go with their nodes.
@@ -254,6 +255,16 @@ type Tell<'a> = &'a mut (dyn FnMut(String) + Send);
 impl Removal<'_> {
     fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Value> {
         self.all.iter().filter(move |object| object["kind"] == kind)
+    }
+
+    /// Sources whose ElasticWorkload was deleted a moment ago get their replicas back although the controller ends.
+    async fn return_replicas(&self, tell: Tell<'_>) -> Result<(), UninstallError> {
+        let returned = elastic_controllers::return_replicas(self.client).await;
+        let returned = returned.map_err(api("give sources their replicas back"))?;
+        if returned > 0 {
+            tell(format!("{returned} sources got their replicas back"));
+        }
+        Ok(())
     }
 
     /// No new pods come: no routing, closed nodes.

@@ -273,6 +273,22 @@ async fn installed_rights_suffice_and_removal_leaves_nothing_anywhere() {
     assert!(pods.items.is_empty());
 }
 
+/// The source of a workload that was deleted while nobody could give it its replicas back.
+fn former_source() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "name": "former", "namespace": "default",
+            "labels": {"autoscaling.alibabacloud.com/elastic-source": "true"},
+            "annotations": {"autoscaling.alibabacloud.com/elastic-source-of": "{\"name\":\"former\",\"uid\":\"gone\",\"replicas\":9,\"asked\":4}"}
+        },
+        "spec": {
+            "replicas": 4, "selector": {"matchLabels": {"app": "former"}},
+            "template": {"metadata": {"labels": {"app": "former"}}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}}
+        }
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_of_a_dead_controller_are_deleted_and_unnamed_leftovers_are_refused() {
     let scene = Scene::start().await;
@@ -317,6 +333,9 @@ async fn groups_of_a_dead_controller_are_deleted_and_unnamed_leftovers_are_refus
         "{no_cloud:?}"
     );
     assert_eq!(scene.groups().await.len(), 1, "refusals change nothing");
+    apply::apply(&scene.client, &former_source(), false)
+        .await
+        .unwrap();
     let keep = Abandon {
         elastic_workloads: true,
         ..Abandon::default()
@@ -332,6 +351,9 @@ async fn groups_of_a_dead_controller_are_deleted_and_unnamed_leftovers_are_refus
         Outcome::Unchanged,
         "the workload and its definition stay"
     );
+    let deployments: Api<Deployment> = Api::default_namespaced(scene.client.clone());
+    let former = deployments.get("former").await.unwrap();
+    assert_eq!(former.spec.unwrap().replicas, Some(9));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
