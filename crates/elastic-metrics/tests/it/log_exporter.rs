@@ -46,6 +46,18 @@ async fn page(address: &str, what: &str, fits: impl Fn(&str) -> bool) -> String 
     }
 }
 
+fn answer(rows: serde_json::Value) -> (u16, String) {
+    let body = json!({"meta": {"progress": "Complete"}, "data": rows});
+    (200, body.to_string())
+}
+
+fn client(paper: Arc<Paper>) -> LogClient {
+    let mut config =
+        LogClientConfig::new("http://127.0.0.1:1", "r", Credentials::new("id", "secret"));
+    config.attempts = 1;
+    LogClient::with_transport(config, ClientSources::system(), paper).unwrap()
+}
+
 fn configuration() -> ExporterConfig {
     let file = json!({"interval": "1s", "queries": [{
         "name": "active_devices", "project": "chat", "logstore": "devices", "query": "* | select room, count(1) as n group by room",
@@ -59,19 +71,10 @@ fn configuration() -> ExporterConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_are_served_renewed_and_dropped_when_stale() {
-    let answer = |rows: serde_json::Value| {
-        (
-            200,
-            json!({"meta": {"progress": "Complete"}, "data": rows}).to_string(),
-        )
-    };
     let paper = Arc::new(Paper {
         answer: Mutex::new(answer(json!([{"room": "a", "n": "2721"}]))),
     });
-    let mut config =
-        LogClientConfig::new("http://127.0.0.1:1", "r", Credentials::new("id", "secret"));
-    config.attempts = 1;
-    let client = LogClient::with_transport(config, ClientSources::system(), paper.clone()).unwrap();
+    let client = client(paper.clone());
     let config = configuration();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

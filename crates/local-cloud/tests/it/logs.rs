@@ -170,7 +170,7 @@ async fn an_index_decides_about_columns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_have_the_documented_codes() {
-    let (_test, client, address) = test().await;
+    let (_test, client, _) = test().await;
     let request = GetLogsRequest::new("*", 1, 2);
     let code = |error: LogError| error.code().to_owned();
     assert_eq!(
@@ -228,6 +228,14 @@ async fn mistakes_have_the_documented_codes() {
         ),
         "ParameterInvalid"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_comes_in_without_a_right_signature() {
+    let (_test, client, address) = test().await;
+    prepare(&client).await;
+    let request = GetLogsRequest::new("*", 1, 2);
+    let code = |error: LogError| error.code().to_owned();
     let wrong = client_of(address, Credentials::new(KEY, "wrong"), LogSignature::V1);
     assert_eq!(
         code(

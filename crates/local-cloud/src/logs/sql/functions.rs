@@ -287,6 +287,11 @@ fn times(connection: &Connection, now: Timestamp) -> Result<()> {
             formatted(time, &format).map(Value::Text)
         })
     })?;
+    calculations(connection)
+}
+
+/// Reading times, and counting between them.
+fn calculations(connection: &Connection) -> Result<()> {
     scalar(connection, "date_parse", 2, |context| {
         let (Some(value), format) = (text(context.get_raw(0)), context.get::<String>(1)?) else {
             return Ok(Value::Null);
