@@ -45,6 +45,8 @@ pub enum Command {
     Timeline(TimelineArguments),
     /// What a forecast would have been worth for a load that is known.
     Forecast(ForecastArguments),
+    /// Schedules of CronHorizontalPodAutoscalers.
+    Cron(CronArguments),
     /// The elastic parts on any cluster: virtual nodes, controllers, admission webhook.
     VirtualNode(VirtualNodeArguments),
     /// The local cloud: container groups, faults on demand, users, network file systems, public addresses.
@@ -338,6 +340,41 @@ pub enum ForecastPeriod {
     Day,
     /// A week.
     Week,
+}
+
+#[derive(Debug, Args)]
+pub struct CronArguments {
+    #[command(subcommand)]
+    pub command: CronCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CronCommand {
+    /// Show when jobs run next, of a manifest without any cluster, or of an object in a cluster.
+    Next(CronNextArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct CronNextArguments {
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    /// A manifest's file (`-`: standard input), or the name of a CronHorizontalPodAutoscaler.
+    pub object: String,
+    /// Its namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// How many runs to show.
+    #[arg(long, default_value_t = 10)]
+    pub count: usize,
+    /// Zone of schedules that name none; UTC when absent. The controller's own holds for objects it has seen.
+    #[arg(long, env = "TZ")]
+    pub time_zone: Option<String>,
+    /// Kubeconfig of another cluster than the local one.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// `text` or `json`.
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -32,11 +32,12 @@ pub async fn start(
         .await
         .context("install the elastic kinds")?;
     start_routing(&client, shutdown, tasks).await?;
-    let controller = elastic_controllers::run_controllers(
-        client.clone(),
-        ControllersConfig::default(),
-        shutdown.clone(),
-    );
+    let mut config = ControllersConfig::default();
+    let zone = std::env::var("TZ").ok();
+    config.cron_horizontal_pod_autoscaler = config
+        .cron_horizontal_pod_autoscaler
+        .with_time_zone(zone.as_deref());
+    let controller = elastic_controllers::run_controllers(client.clone(), config, shutdown.clone());
     tasks.spawn(controller);
     let nodes = virtual_nodes(cluster_id, api, network, cloud).await?;
     let eci = eci_client(cloud)?;

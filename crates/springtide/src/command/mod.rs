@@ -2,6 +2,7 @@
 
 mod addon;
 pub(crate) mod cloud;
+mod cron;
 mod down;
 mod exporter;
 mod forecast;
@@ -36,6 +37,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Load(arguments) => load::run(arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Timeline(arguments) => timeline::run(arguments).await,
+        Command::Cron(arguments) => cron::run(arguments).await,
         Command::Cloud(arguments) => cloud::run(arguments).await,
         Command::Exporter(arguments) => exporter::run(arguments).await,
         Command::Forecast(arguments) => forecast::run(arguments),
