@@ -28,7 +28,7 @@ pub use admission::{
 pub use burst::run_burst;
 pub use clock::{Clock, SystemClock};
 pub use cron_horizontal_pod_autoscaler::{
-    CronHorizontalPodAutoscalerConfig, run_cron_horizontal_pod_autoscaler,
+    CronHorizontalPodAutoscalerConfig, JobCounts, run_cron_horizontal_pod_autoscaler,
 };
 pub use definition::{DefinitionError, install_definitions};
 pub use elastic_forecast::{ElasticForecastConfig, run_elastic_forecast};

@@ -4,6 +4,7 @@
 //! claims a run there before it acts, so a restart or a second replica changes nothing.
 
 mod alarms;
+mod counts;
 mod pass;
 mod report;
 mod target;
@@ -23,6 +24,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+pub use counts::JobCounts;
 
 use crate::clock::{Clock, SystemClock};
 use alarms::Alarms;
@@ -45,6 +48,8 @@ pub struct CronHorizontalPodAutoscalerConfig {
     pub run_timeout: Duration,
     /// Objects that are worked on at the same time.
     pub passes_most: usize,
+    /// How the jobs stand is counted here.
+    pub counts: Arc<JobCounts>,
 }
 
 impl Default for CronHorizontalPodAutoscalerConfig {
@@ -55,7 +60,8 @@ impl Default for CronHorizontalPodAutoscalerConfig {
             retry_interval: Duration::from_secs(3),
             retry_window: Duration::from_secs(10),
             run_timeout: Duration::from_secs(20),
-            passes_most: 64,
+            passes_most: 256,
+            counts: Arc::default(),
         }
     }
 }
@@ -214,12 +220,16 @@ impl Control {
 
     fn seen(&mut self, object: CronHorizontalPodAutoscaler) {
         let key = key(&object);
+        let counts = &self.context.config.counts;
         if let Some(entry) = self.entries.get_mut(&key) {
             if entry.knows(&object) {
                 return;
             }
+            counts.remove(&entry.object);
+            counts.add(&object);
             entry.object = Arc::new(object);
         } else {
+            counts.add(&object);
             let entry = Entry {
                 object: Arc::new(object),
                 running: false,
@@ -245,7 +255,9 @@ impl Control {
     }
 
     fn forget(&mut self, key: &Key) {
-        self.entries.remove(key);
+        if let Some(entry) = self.entries.remove(key) {
+            self.context.config.counts.remove(&entry.object);
+        }
         self.alarms.set(key, None);
     }
 
@@ -293,6 +305,9 @@ impl Control {
                     // What came in meanwhile may be newer; if it is not, the next pass finds out when it writes.
                     return self.wake(key);
                 }
+                let counts = &self.context.config.counts;
+                counts.remove(&entry.object);
+                counts.add(&ended.object);
                 entry.object = ended.object;
                 ended.wake.filter(|_| !ended.gone)
             }
@@ -312,6 +327,9 @@ impl Control {
         // A run that is cut off stays claimed and is taken over by whoever comes next.
         if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
             self.passes.shutdown().await;
+        }
+        for entry in self.entries.values() {
+            self.context.config.counts.remove(&entry.object);
         }
     }
 }

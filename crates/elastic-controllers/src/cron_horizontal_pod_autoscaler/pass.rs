@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use elastic_core::CronHorizontalPodAutoscaler;
 use elastic_core::cron_horizontal_pod_autoscaler::{
-    Activity, CronHorizontalPodAutoscalerStatus, EventText, Floor, Outcome, Run, ScaleTargetRef,
-    Situation, floor_failed, floor_held, floor_released, hold, plan, record, release,
-    restored_message, retries_exhausted, scaled_message,
+    Activity, CronHorizontalPodAutoscalerStatus, EventText, Floor, HPA_KIND, Outcome, Run,
+    ScaleTargetRef, Situation, floor_failed, floor_held, floor_released, hold, plan, record,
+    release, restored_message, retries_exhausted, scaled_message,
 };
+use elastic_core::events::EventKind;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -17,6 +18,8 @@ use super::target::TargetError;
 
 /// Steps of one pass; what is left then is done in the next one.
 const STEPS_MOST: usize = 32;
+/// Times a run reads its target anew at once because somebody else wrote to it.
+const CONFLICTS_MOST: u32 = 20;
 /// Wait before windows that could not be held or released are tried again.
 const RETRY_FLOOR_SECONDS: i64 = 30;
 
@@ -82,6 +85,7 @@ impl<'c> Pass<'c> {
                 }
             }
             self.post(&object, plan.events, now).await;
+            self.warn_of_rival(&object, &status, now).await;
             let next = match plan.activity {
                 None => Next::Rest(None),
                 Some(Activity::Scale(run)) => self.scale(object.clone(), &run).await?,
@@ -121,6 +125,33 @@ impl<'c> Pass<'c> {
         now: Timestamp,
     ) {
         self.context.reporter.post(object, events, now).await;
+    }
+
+    /// When an object is taken up anew: an autoscaler on the same workload would undo what the schedule sets.
+    async fn warn_of_rival(
+        &self,
+        object: &CronHorizontalPodAutoscaler,
+        before: &CronHorizontalPodAutoscalerStatus,
+        now: Timestamp,
+    ) {
+        let target = &object.spec.scale_target_ref;
+        if target.kind == HPA_KIND || before.scale_target_ref.as_ref() == Some(target) {
+            return;
+        }
+        let namespace = object.namespace().unwrap_or_default();
+        // What cannot be found out is not worth failing for.
+        let Ok(Some(rival)) = self.context.targets.rival(&namespace, target).await else {
+            return;
+        };
+        let (kind, name) = (&target.kind, &target.name);
+        let event = EventText {
+            kind: EventKind::Warning,
+            reason: "ScaledByAutoscaler",
+            message: format!(
+                "HorizontalPodAutoscaler {rival} scales {kind} {name} too and undoes what schedules set; point scaleTargetRef at {rival} instead"
+            ),
+        };
+        self.post(object, vec![event], now).await;
     }
 
     /// Does a claimed run and writes its outcome.
@@ -251,12 +282,16 @@ async fn with_retries(
 ) -> Outcome {
     let config = &context.config;
     let started = tokio::time::Instant::now();
-    let mut retries = 0;
+    let (mut retries, mut conflicts) = (0, 0);
     loop {
         let left = config.run_timeout.saturating_sub(started.elapsed());
         let scaling = context.targets.scale(namespace, target, size);
         let why = match tokio::time::timeout(left, scaling).await {
             Ok(Ok(what)) => return Ok(what),
+            Ok(Err(error)) if error.is_conflict() && conflicts < CONFLICTS_MOST => {
+                conflicts += 1;
+                continue;
+            }
             Ok(Err(error)) => error.text(),
             Err(_) => "the API did not answer in time".to_owned(),
         };

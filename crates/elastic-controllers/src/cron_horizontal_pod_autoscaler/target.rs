@@ -10,7 +10,7 @@ use elastic_core::cron_horizontal_pod_autoscaler::{
     scaled_message, skipped_for_hpa,
 };
 use k8s_openapi::api::autoscaling::v1::Scale;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
@@ -33,6 +33,11 @@ pub(super) enum TargetError {
 impl TargetError {
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
+    }
+
+    /// Somebody else wrote in between; what there is now can be read at once.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
     }
 
     /// The reason without the words around it.
@@ -195,14 +200,7 @@ impl Targets {
     }
 
     async fn autoscaler(&self, namespace: &str, name: &str) -> Result<Autoscaler, TargetError> {
-        let resource = ApiResource {
-            group: "autoscaling".to_owned(),
-            version: "v2".to_owned(),
-            api_version: "autoscaling/v2".to_owned(),
-            kind: HPA_KIND.to_owned(),
-            plural: "horizontalpodautoscalers".to_owned(),
-        };
-        let api = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let api = Api::namespaced_with(self.client.clone(), namespace, &autoscalers());
         let object: DynamicObject = api.get(name).await?;
         let spec = &object.data["spec"];
         let number = |key: &str| {
@@ -227,6 +225,29 @@ impl Targets {
             object,
             api,
         })
+    }
+
+    /// The HorizontalPodAutoscaler that scales `target` too, if there is one.
+    pub(super) async fn rival(
+        &self,
+        namespace: &str,
+        target: &ScaleTargetRef,
+    ) -> Result<Option<String>, TargetError> {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &autoscalers());
+        let all = api.list(&ListParams::default()).await?;
+        let scales = |object: &DynamicObject| {
+            let found = &object.data["spec"]["scaleTargetRef"];
+            let group = group_of(found["apiVersion"].as_str().unwrap_or_default());
+            found["kind"] == target.kind
+                && found["name"] == target.name
+                && group == group_of(&target.api_version)
+        };
+        Ok(all
+            .items
+            .iter()
+            .find(|object| scales(object))
+            .map(ResourceExt::name_any))
     }
 
     /// The scale of a workload, by whichever version of its group serves one.
@@ -289,6 +310,17 @@ impl Targets {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The version that has all kinds of metrics.
+fn autoscalers() -> ApiResource {
+    ApiResource {
+        group: "autoscaling".to_owned(),
+        version: "v2".to_owned(),
+        api_version: "autoscaling/v2".to_owned(),
+        kind: HPA_KIND.to_owned(),
+        plural: "horizontalpodautoscalers".to_owned(),
     }
 }
 

@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const MORNING: &str = "2026-11-20T00:00:00Z"; // 08:00 in Shanghai, a Friday
 
 struct Scene {
-    _server: TestServer,
+    server: TestServer,
     client: Client,
     clock: Arc<SimulatedClock>,
     objects: Api<CronHorizontalPodAutoscaler>,
@@ -45,7 +45,7 @@ impl Scene {
             autoscalers: Api::default_namespaced(client.clone()),
             client,
             controllers: Mutex::default(),
-            _server: server,
+            server,
         }
     }
 
@@ -487,4 +487,162 @@ async fn an_elastic_workload_goes_to_sleep_and_an_excluded_day_is_left_out() {
     scene.clock.set("2026-11-22T01:00:00Z");
     eventually("awake", &replicas, |now| *now == Some(8)).await;
     assert_eq!(workloads.get("web-ew").await.unwrap().name_any(), "web-ew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_autoscaler_on_the_same_workload_is_warned_of() {
+    let scene = Scene::start(MORNING).await;
+    scene.deployment(1).await;
+    scene.autoscaler(1, 5).await;
+    let jobs = json!([{"name": "up", "schedule": "0 0 9 * * *", "targetSize": 5}]);
+    scene.apply(on_deployment(), jobs).await;
+    let told = |events: &Vec<(String, String, String, i32)>| {
+        let warning = "point scaleTargetRef at web instead";
+        events
+            .iter()
+            .any(|event| event.1 == "ScaledByAutoscaler" && event.2.ends_with(warning))
+    };
+    eventually("warned", async || scene.events().await, told).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_runs_no_object_is_looked_at() {
+    let scene = Scene::start(MORNING).await;
+    scene.deployment(1).await;
+    let object = |number: usize| {
+        let hour = 9 + number % 3;
+        serde_json::from_value::<CronHorizontalPodAutoscaler>(json!({
+            "metadata": {"name": format!("tide-{number}")},
+            "spec": {"scaleTargetRef": on_deployment(), "jobs": [
+                {"name": "up", "schedule": format!("0 0 {hour} * * *"), "targetSize": 2},
+                {"name": "down", "schedule": "0 30 22 * * *", "targetSize": 1}
+            ]}
+        }))
+        .unwrap()
+    };
+    for number in 0..60 {
+        create(&scene.objects, &object(number)).await;
+    }
+    let in_state = async |state: &str| {
+        let all = scene.objects.list(&Default::default()).await.unwrap();
+        let conditions = all
+            .items
+            .into_iter()
+            .flat_map(|one| one.status.unwrap_or_default().conditions);
+        conditions.filter(|one| one.state.word() == state).count()
+    };
+    eventually(
+        "taken up",
+        async || in_state("Submitted").await,
+        |count| *count == 120,
+    )
+    .await;
+    // A minute at a time up to nine o'clock: the clock is asked when an alarm rings or a pass runs, and neither happens.
+    scene.clock.settled().await;
+    let before = scene.clock.asked();
+    for minute in 1..60 {
+        scene.clock.move_to(
+            MORNING.parse::<jiff::Timestamp>().unwrap() + jiff::SignedDuration::from_mins(minute),
+        );
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.clock.asked(), before);
+    scene.clock.set("2026-11-20T01:00:00Z");
+    eventually(
+        "a third ran",
+        async || in_state("Succeed").await,
+        |count| *count == 20,
+    )
+    .await;
+    assert_eq!(in_state("Submitted").await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_shows_and_describes_it_as_documented() {
+    let scene = Scene::start(MORNING).await;
+    scene.deployment(3).await;
+    let jobs = json!([
+        {"name": "scale-down", "schedule": "30 0 9 * * *", "targetSize": 1},
+        {"name": "scale-up", "schedule": "0 0 10 * * *", "targetSize": 3}
+    ]);
+    scene.apply(on_deployment(), jobs).await;
+    scene.until_submitted().await;
+    scene.clock.set("2026-11-20T01:00:30Z");
+    scene.until_state("scale-down", "Succeed").await;
+    let told = |events: &Vec<(String, String, String, i32)>| !events.is_empty();
+    eventually("event", async || scene.events().await, told).await;
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start(&scene.server, folder.path()).await;
+    let shown = tokio::task::block_in_place(|| server.kubectl(&["get", "cronhpa"]));
+    assert!(
+        shown[0].starts_with("NAME TARGET NEXT JOB SIZE AGE"),
+        "{shown:#?}"
+    );
+    assert!(
+        shown[1].starts_with("tide web 2026-11-20 10:00:00 Asia/Shanghai scale-up 3"),
+        "{shown:#?}"
+    );
+    let described =
+        tokio::task::block_in_place(|| server.kubectl(&["describe", "cronhpa", "tide"]));
+    for line in [
+        "Kind: CronHorizontalPodAutoscaler",
+        "Scale Target Ref:",
+        "Last Probe Time: 2026-11-20T01:00:30Z",
+        "Message: cron hpa job scale-down executed successfully. current replicas:3, desired replicas:1.",
+        "Run Once: false",
+        "State: Succeed",
+        "State: Submitted",
+        "Target Size: 1",
+    ] {
+        assert!(
+            described.iter().any(|shown| shown == line),
+            "{line} in {described:#?}"
+        );
+    }
+    let event = "CronHorizontalPodAutoscaler cron hpa job scale-down executed successfully. current replicas:3, desired replicas:1.";
+    assert!(
+        described
+            .iter()
+            .any(|line| line.starts_with("Normal Succeed") && line.ends_with(event)),
+        "{described:#?}"
+    );
+}
+
+/// The API server on a port, for programs.
+struct Served<'f> {
+    url: String,
+    token: String,
+    folder: &'f std::path::Path,
+}
+
+impl<'f> Served<'f> {
+    async fn start(server: &TestServer, folder: &'f std::path::Path) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        server.server.serve(listener);
+        let credentials = server.server.credentials();
+        std::fs::write(folder.join("ca.pem"), &credentials.ca_pem).unwrap();
+        Self {
+            url,
+            token: credentials.admin_token.clone(),
+            folder,
+        }
+    }
+
+    /// What kubectl prints, with single spaces.
+    fn kubectl(&self, arguments: &[&str]) -> Vec<String> {
+        let output = std::process::Command::new("kubectl")
+            .args(["--server", &self.url, "--token", &self.token])
+            .arg("--certificate-authority")
+            .arg(self.folder.join("ca.pem"))
+            .args(arguments)
+            .env("HOME", self.folder)
+            .output()
+            .expect("kubectl is on the PATH (Debian: kubernetes-client)");
+        let refused = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{refused}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(words).collect()
+    }
 }

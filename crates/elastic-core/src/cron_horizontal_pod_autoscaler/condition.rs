@@ -1,5 +1,7 @@
 //! Brings the conditions in line with the spec: new and changed jobs are taken up, jobs that cannot be read are refused.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -30,38 +32,44 @@ pub(super) fn sync(situation: &Situation<'_>, fresh_id: &mut dyn FnMut() -> Stri
         exclusions,
         events: Vec::new(),
     };
-    for (index, job) in spec.jobs.iter().enumerate() {
-        let before = spec.jobs[..index].iter();
-        let namesakes = before.filter(|other| other.name == job.name).count();
-        let wrong = (namesakes > 0).then(|| JobError::Name(job.name.clone()));
+    let mut old = by_name(situation);
+    let mut names = HashSet::with_capacity(spec.jobs.len());
+    for job in &spec.jobs {
+        let is_first = names.insert(job.name.as_str());
+        let wrong = (!is_first).then(|| JobError::Name(job.name.clone()));
         let wrong = wrong.or_else(|| excluded_wrong.clone());
-        let known = known(situation, job, namesakes);
+        // Of several jobs of one name each has its own condition, in the same order.
+        let known = old.get_mut(job.name.as_str()).and_then(VecDeque::pop_front);
+        let known = known.filter(|known| is_of(situation, job, known));
         take_up(situation, job, known, wrong, fresh_id, &mut synced);
     }
     synced
 }
 
-/// The condition of an unchanged job that `namesakes` jobs of its name stand before.
-fn known<'s>(situation: &Situation<'s>, job: &Job, namesakes: usize) -> Option<&'s JobCondition> {
-    let status = situation.status;
+/// Conditions that are about the target and the excluded days of now, by job.
+fn by_name<'s>(situation: &Situation<'s>) -> HashMap<&'s str, VecDeque<&'s JobCondition>> {
+    let (status, spec) = (situation.status, situation.spec);
     let seen = status.scale_target_ref.as_ref();
-    let all_anew = seen.is_some_and(|seen| *seen != situation.spec.scale_target_ref)
-        || status.exclude_dates != situation.spec.exclude_dates;
-    if all_anew {
-        return None;
+    let all_anew = seen.is_some_and(|seen| *seen != spec.scale_target_ref)
+        || status.exclude_dates != spec.exclude_dates;
+    let mut found: HashMap<_, VecDeque<_>> = HashMap::new();
+    for condition in status.conditions.iter().filter(|_| !all_anew) {
+        let named = found.entry(condition.name.as_str()).or_default();
+        named.push_back(condition);
     }
-    let mut named = status.conditions.iter().filter(|one| one.name == job.name);
-    let found = named.nth(namesakes)?;
-    let zone = zone_name(situation, job);
-    let same = found.schedule == job.schedule
-        && found.target_size == job.target_size
-        && found.run_once == job.run_once
-        && found.until == job.until
-        && found.start_after == job.start_after
-        && found.end_before == job.end_before
+    found
+}
+
+/// Whether the job is the one that the condition is about.
+fn is_of(situation: &Situation<'_>, job: &Job, known: &JobCondition) -> bool {
+    known.schedule == job.schedule
+        && known.target_size == job.target_size
+        && known.run_once == job.run_once
+        && known.until == job.until
+        && known.start_after == job.start_after
+        && known.end_before == job.end_before
         // The original wrote no zone; its conditions are taken over.
-        && found.time_zone.as_deref().is_none_or(|known| known == zone);
-    same.then_some(found)
+        && (known.time_zone.as_deref()).is_none_or(|zone| zone == zone_name(situation, job))
 }
 
 fn zone_name<'s>(situation: &Situation<'s>, job: &'s Job) -> &'s str {

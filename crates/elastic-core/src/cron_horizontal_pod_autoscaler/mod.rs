@@ -215,6 +215,15 @@ pub struct JobCondition {
     pub pending: Option<PendingRun>,
 }
 
+impl JobCondition {
+    /// Whether the last run was missed, and too late to be made up for.
+    pub fn has_missed_its_run(&self) -> bool {
+        let acted = self.last_schedule_time.as_ref().map(|at| at.0);
+        let handled = self.handled_until.as_ref().map(|at| at.0);
+        self.state == JobState::Failed && acted.is_some() && handled > acted
+    }
+}
+
 /// A run that one replica of the controller has taken for itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

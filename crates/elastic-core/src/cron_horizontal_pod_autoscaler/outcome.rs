@@ -102,8 +102,9 @@ pub fn floor_released(
     let jobs = status.floor.take().map(|floor| floor.jobs);
     let mut events = Vec::new();
     for name in jobs.unwrap_or_default() {
-        let found = status.conditions.iter_mut().find(|one| one.name == name);
-        if let Some(condition) = found {
+        // A job that was changed meanwhile is another one, which has not opened yet.
+        let opened = |one: &&mut JobCondition| one.name == name && one.last_schedule_time.is_some();
+        if let Some(condition) = status.conditions.iter_mut().find(opened) {
             let outcome = Ok(format!("its window has ended, {what}"));
             events.push(settle(condition, &outcome, now));
         }

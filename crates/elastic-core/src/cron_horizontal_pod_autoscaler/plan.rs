@@ -102,7 +102,7 @@ pub fn plan(situation: &Situation<'_>, fresh_id: &mut dyn FnMut() -> String) -> 
         synced,
     };
     let (opening, floor_activity) = draft.windows();
-    let run = draft.runs();
+    let run = draft.runs(floor_activity == FloorActivity::Release);
     let activity = match run {
         Some(run) => Some(Activity::Scale(run)),
         None => match (floor_activity, &draft.floor) {
@@ -205,7 +205,8 @@ impl Draft<'_, '_> {
         (opening, FloorActivity::Hold)
     }
 
-    fn runs(&mut self) -> Option<Run> {
+    /// `closing`: what the floor holds is about to be given back.
+    fn runs(&mut self, closing: bool) -> Option<Run> {
         let Situation { spec, now, .. } = *self.situation;
         let deadline = spec.starting_deadline_seconds;
         let deadline = deadline.unwrap_or(STARTING_DEADLINE_SECONDS);
@@ -253,7 +254,11 @@ impl Draft<'_, '_> {
             let condition = &mut self.synced.conditions[index];
             self.synced.events.push(skip(condition, earlier, &why, now));
         }
-        Some(self.claim(index, scheduled, missed))
+        let mut run = self.claim(index, scheduled, missed);
+        if let Some(floor) = self.floor.as_mut() {
+            run.size = under_floor(floor, closing, run.size);
+        }
+        Some(run)
     }
 
     fn claim(&mut self, index: usize, scheduled: Timestamp, missed: usize) -> Run {
@@ -276,15 +281,11 @@ impl Draft<'_, '_> {
             since: MicroTime(now),
         });
         acted(condition, scheduled);
-        let mut size = condition.target_size;
-        if let Some(floor) = self.floor.as_mut() {
-            size = under_floor(floor, size);
-        }
         Run {
             job: condition.name.clone(),
             job_id: condition.job_id.clone(),
             scheduled,
-            size,
+            size: condition.target_size,
         }
     }
 
@@ -306,7 +307,13 @@ impl Draft<'_, '_> {
 }
 
 /// A job's size while windows are open: not below them, and what they restore follows the job.
-fn under_floor(floor: &mut Floor, size: i32) -> i32 {
+fn under_floor(floor: &mut Floor, closing: bool, size: i32) -> i32 {
+    if closing {
+        // The job's number is newer than the one that would be restored.
+        floor.saved.replicas = None;
+        floor.saved.min_replicas = None;
+        return size;
+    }
     if size >= floor.target_size {
         floor.saved = TargetNumbers::default();
         floor.applied = TargetNumbers::default();

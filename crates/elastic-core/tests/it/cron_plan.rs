@@ -534,6 +534,58 @@ fn windows_are_levels_edges_move_what_they_restore() {
 }
 
 #[test]
+fn a_job_at_the_end_of_a_window_has_the_last_word() {
+    let spec = json!({"jobs": [
+        {"name": "day", "schedule": "0 0 8 * * *", "until": "0 0 20 * * *", "targetSize": 6},
+        {"name": "evening", "schedule": "0 0 20 * * *", "targetSize": 3}
+    ]});
+    let mut world = World::new(spec, "2026-11-20T00:00:00Z");
+    assert_eq!(world.replicas, 6);
+    world.pass_to("2026-11-20T12:00:00Z");
+    assert_eq!((world.replicas, &world.status.floor), (3, &None));
+    assert!(
+        world
+            .message("evening")
+            .ends_with("current replicas:6, desired replicas:3."),
+        "{}",
+        world.message("evening")
+    );
+}
+
+#[test]
+fn a_window_follows_its_target_and_a_single_one_opens_once() {
+    let spec = json!({"jobs": [
+        {"name": "day", "schedule": "0 0 8 * * *", "until": "0 0 20 * * *", "targetSize": 6, "runOnce": true}
+    ]});
+    let mut world = World::new(spec, "2026-11-20T00:00:00Z");
+    assert_eq!(world.replicas, 6);
+    world.spec.scale_target_ref.name = "other".into();
+    world.settle();
+    let held = world.status.floor.as_ref().unwrap();
+    assert_eq!(held.scale_target_ref.name, "other");
+    world.pass_to("2026-11-20T12:00:00Z");
+    assert_eq!((world.replicas, &world.status.floor), (1, &None));
+    world.pass_to("2026-11-25T02:00:00Z");
+    assert_eq!(world.replicas, 1, "it does not open again");
+}
+
+#[test]
+fn ten_thousand_jobs_of_one_object_are_planned_at_once() {
+    let jobs: Vec<Value> = (0..10_000)
+        .map(|number| json!({"name": format!("j{number}"), "schedule": format!("{} {} 8 * * *", number % 60, number / 60 % 60), "targetSize": 1}))
+        .collect();
+    let mut world = World::new(json!({"jobs": jobs}), "2026-11-20T00:00:00Z");
+    let wake = world.settle();
+    assert_eq!(wake, Some(at("2026-11-20T00:00:01Z")));
+    world.down_to("2026-11-20T00:00:01Z");
+    assert_eq!(
+        world.runs.len(),
+        1,
+        "one of those that are due, the others give way"
+    );
+}
+
+#[test]
 fn upcoming_runs_show_openings_and_ends() {
     let spec = json!({"excludeDates": ["2026-11-23"], "jobs": [
         {"name": "day", "schedule": "0 0 8 * * MON-FRI", "until": "0 0 20 * * *", "targetSize": 6}

@@ -78,6 +78,7 @@ pub(super) async fn lead(
     let zone = place.environment.get("TZ").map(String::as_str);
     config.cron_horizontal_pod_autoscaler =
         config.cron_horizontal_pod_autoscaler.with_time_zone(zone);
+    config.cron_horizontal_pod_autoscaler.counts = status.jobs.clone();
     tasks.spawn(controllers(client.clone(), config, stop.clone()));
     tasks.spawn(follow_pods(
         client.clone(),

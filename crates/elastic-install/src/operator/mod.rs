@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use elastic_controllers::JobCounts;
 use elastic_node::Timing;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -59,6 +60,7 @@ pub(crate) struct Status {
     problem: Mutex<Option<String>>,
     settled: AtomicBool,
     metrics: Arc<metrics::Metrics>,
+    jobs: Arc<JobCounts>,
 }
 
 impl Status {
@@ -82,7 +84,7 @@ impl health::Report for Status {
 
     fn metrics(&self) -> String {
         let leading = *self.leading.borrow();
-        self.metrics.text(leading)
+        self.metrics.text(leading) + &self.jobs.text()
     }
 }
 
@@ -102,6 +104,7 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         problem: Mutex::default(),
         settled: AtomicBool::new(false),
         metrics: Arc::default(),
+        jobs: Arc::default(),
     });
     let place = lead::Place {
         environment: config.environment,

@@ -3,17 +3,21 @@
 use std::process::Command;
 use std::time::Duration;
 
+use elastic_core::CronHorizontalPodAutoscaler;
 use elastic_install::apply::{self, Outcome};
 use elastic_install::manifests::{self, Options};
 use elastic_install::status;
 use elastic_install::uninstall::{Abandon, UninstallError, UninstallOptions, uninstall};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -209,6 +213,59 @@ async fn pod_with_references(scene: &Scene) {
     scene.runs("careful").await;
 }
 
+/// A schedule raises an autoscaler's minimum and its workload; afterwards nothing of it is left.
+async fn schedules_scale(client: &Client) {
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "tide", "namespace": "default"},
+        "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "tide"}},
+            "template": {
+                "metadata": {"labels": {"app": "tide"}},
+                "spec": {"containers": [{"name": "web", "image": "shop:1"}]}
+            }
+        }
+    });
+    let autoscaler = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "tide", "namespace": "default"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "tide"}, "maxReplicas": 3,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]
+        }
+    });
+    let schedule = json!({
+        "apiVersion": "autoscaling.alibabacloud.com/v1beta1", "kind": "CronHorizontalPodAutoscaler",
+        "metadata": {"name": "tide", "namespace": "default"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "tide"},
+            "jobs": [{"name": "up", "schedule": "* * * * * *", "targetSize": 4}]
+        }
+    });
+    let all = [&deployment, &autoscaler, &schedule];
+    for object in all {
+        apply::apply(client, object, false).await.unwrap();
+    }
+    let found: Api<CronHorizontalPodAutoscaler> = Api::default_namespaced(client.clone());
+    let look = async || {
+        let status = found.get("tide").await.unwrap().status.unwrap_or_default();
+        status
+            .conditions
+            .first()
+            .map(|one| format!("{:?} {}", one.state, one.message))
+    };
+    let succeeded = |told: &Option<String>| {
+        told.as_ref()
+            .is_some_and(|told| told.starts_with("Succeed"))
+    };
+    eventually("scaled by schedule", look, succeeded).await;
+    let at_once = DeleteParams::default();
+    found.delete("tide", &at_once).await.unwrap();
+    let autoscalers: Api<HorizontalPodAutoscaler> = Api::default_namespaced(client.clone());
+    autoscalers.delete("tide", &at_once).await.unwrap();
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    deployments.delete("tide", &at_once).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn installed_rights_suffice_and_removal_leaves_nothing_anywhere() {
     let scene = Scene::start().await;
@@ -249,6 +306,7 @@ async fn installed_rights_suffice_and_removal_leaves_nothing_anywhere() {
         scene.runs(name).await;
     }
     assert_eq!(scene.groups().await.len(), 3);
+    schedules_scale(&scene.client).await;
     let mut lines = Vec::new();
     uninstall(
         &scene.client,
