@@ -75,6 +75,16 @@ pub enum Command {
         #[arg(long, default_value_t = 5)]
         repeat: u32,
     },
+    /// Measure scaling; used by `cargo xtask bench scaling`.
+    #[command(hide = true)]
+    BenchScaling {
+        /// Repetitions.
+        #[arg(long, default_value_t = 3)]
+        repeat: u32,
+        /// What to measure.
+        #[arg(long, value_enum, default_value_t = crate::demo::bench_scaling::Part::All)]
+        part: crate::demo::bench_scaling::Part,
+    },
     /// Measure the virtual node alone; used by `cargo xtask bench virtual-node`.
     #[command(hide = true)]
     BenchVirtualNode {

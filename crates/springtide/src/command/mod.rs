@@ -45,6 +45,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Addon(arguments) => addon::run(arguments).await,
         Command::RamUser(arguments) => ram_user::run(arguments).await,
         Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
+        Command::BenchScaling { repeat, part } => demo::bench_scaling::run(repeat, part).await,
         Command::BenchVirtualNode { repeat } => demo::bench_virtual_node::run(repeat).await,
         Command::ManPages { folder } => {
             clap_mangen::generate_to(Arguments::command(), &folder)

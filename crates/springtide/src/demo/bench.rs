@@ -66,21 +66,27 @@ pub(super) fn print_table(all: &[Measured]) {
         }
     }
     printer::data(format!(
-        "{:<58} {:>10} {:>10} {:>10} {:>10}",
-        "MEASURED", "MEDIAN", "MIN", "MAX", "LIMIT"
+        "{:<58} {:>10} {:>10} {:>10} {:>10} {:>9}",
+        "MEASURED", "MEDIAN", "MIN", "MAX", "LIMIT", "OF LIMIT"
     ));
     for name in names {
         let of_name: Vec<&Measured> = all.iter().filter(|one| one.name == name).collect();
         let mut values: Vec<f64> = of_name.iter().map(|one| one.value).collect();
         values.sort_by(f64::total_cmp);
         let (unit, limit) = (of_name[0].unit, of_name[0].limit);
-        let show = |value: f64| format!("{value:.0} {unit}");
+        let show = |value: f64| {
+            // What is small against whole numbers would all be zero.
+            let digits = if limit < 50.0 { 2 } else { 0 };
+            format!("{value:.digits$} {unit}")
+        };
+        let median = values[values.len() / 2];
         printer::data(format!(
-            "{name:<58} {:>10} {:>10} {:>10} {:>10}",
-            show(values[values.len() / 2]),
+            "{name:<58} {:>10} {:>10} {:>10} {:>10} {:>9.2}",
+            show(median),
             show(values[0]),
             show(values[values.len() - 1]),
-            show(limit)
+            show(limit),
+            median / limit
         ));
     }
 }

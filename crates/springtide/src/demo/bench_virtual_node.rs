@@ -261,7 +261,7 @@ impl World {
     }
 }
 
-fn measured(name: &'static str, unit: &'static str, limit: f64, value: f64) -> Measured {
+pub(super) fn measured(name: &'static str, unit: &'static str, limit: f64, value: f64) -> Measured {
     Measured {
         name,
         unit,
@@ -345,7 +345,7 @@ fn resident_mebibytes(process: u32) -> anyhow::Result<f64> {
 }
 
 /// User and system time so far; the fields of `/proc/<pid>/stat` after the command's name, in ticks.
-fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
+pub(super) fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).context("read stat")?;
     let fields = text.rsplit_once(')').context("read stat")?.1;
     let fields: Vec<&str> = fields.split_whitespace().collect();
