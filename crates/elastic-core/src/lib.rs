@@ -9,6 +9,7 @@ pub mod cron_horizontal_pod_autoscaler;
 pub mod definitions;
 pub mod eci_annotations;
 pub mod eci_profile;
+pub mod elastic_metric;
 pub mod elastic_workload;
 pub mod events;
 pub mod forecast;
@@ -27,5 +28,6 @@ pub mod united_deployment;
 pub mod workload_spread;
 
 pub use cron_horizontal_pod_autoscaler::CronHorizontalPodAutoscaler;
+pub use elastic_metric::ElasticMetric;
 pub use elastic_workload::ElasticWorkload;
 pub use forecast::ElasticForecast;

@@ -31,7 +31,11 @@ pub fn files() -> Result<BTreeMap<String, String>, serde_yaml::Error> {
             Some("kube-node-lease") => "-node-leases",
             _ => "",
         };
-        let path = format!("templates/{}{place}.yaml", text(&object["kind"]));
+        let begin = format!("templates/{}{place}", text(&object["kind"]));
+        let mut path = format!("{begin}.yaml");
+        if files.contains_key(&path) {
+            path = format!("{begin}-{}.yaml", text(&object["metadata"]["name"]));
+        }
         files.insert(path, template(&serde_yaml::to_string(&object)?));
     }
     Ok(files)

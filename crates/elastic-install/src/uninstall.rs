@@ -14,6 +14,7 @@ use elastic_core::names::tags;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
@@ -22,7 +23,9 @@ use tokio::time::Instant;
 
 use crate::apply::{self, ApplyError, Outcome};
 use crate::manifests::{Options, objects};
-use crate::names::{CONTROLLER, NAMESPACE, NODE_LEASES, UNINSTALLING, WEBHOOK_SECRET};
+use crate::names::{
+    CONTROLLER, METRICS, METRICS_API_SERVICES, NAMESPACE, NODE_LEASES, UNINSTALLING, WEBHOOK_SECRET,
+};
 use crate::operator::election::holder;
 use crate::status;
 
@@ -483,7 +486,31 @@ impl Removal<'_> {
         Ok(())
     }
 
+    /// Those that lead to the add-on; another server may have taken them since.
+    async fn remove_api_services(&self, tell: Tell<'_>) -> Result<(), UninstallError> {
+        let services: Api<APIService> = Api::all(self.client.clone());
+        for name in METRICS_API_SERVICES {
+            let found = services.get_opt(name).await;
+            let found = found.map_err(api(format!("read apiservice {name}")))?;
+            let service = found.and_then(|found| found.spec?.service);
+            let ours = service.is_some_and(|service| {
+                service.name.as_deref() == Some(METRICS)
+                    && service.namespace.as_deref() == Some(NAMESPACE)
+            });
+            if !ours {
+                continue;
+            }
+            match services.delete(name, &DeleteParams::default()).await {
+                Ok(_) => tell(format!("apiservice/{name} deleted")),
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(api(format!("delete apiservice {name}"))(error)),
+            }
+        }
+        Ok(())
+    }
+
     async fn remove_objects(&self, tell: Tell<'_>) -> Result<(), UninstallError> {
+        self.remove_api_services(tell).await?;
         let own = |api_version: &str, kind: &str, name: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}});
         let made_later = [
             own("v1", "Secret", WEBHOOK_SECRET),

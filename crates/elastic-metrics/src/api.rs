@@ -1,23 +1,39 @@
 //! From a path and a query to an answer of `metrics.k8s.io/v1beta1`. Pure apart from reading the board.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
 use elastic_core::names::POD_MOMENTS_ANNOTATION;
 use http::StatusCode;
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use kube::core::{Selector, SelectorExt};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::samples::{Board, Labels, NodeUsage, PodUsage, Usage};
+use crate::selector::{Selector, decode};
+use crate::serve::{Answer, Asked};
+use crate::status::{failure, not_found, ok};
 
 const GROUP_VERSION: &str = "metrics.k8s.io/v1beta1";
 
+/// Answers from the board.
+pub(crate) struct ResourceMetrics {
+    pub(crate) board: Arc<Board>,
+    /// What is older is not shown.
+    pub(crate) stale_after: Duration,
+}
+
+#[async_trait]
+impl Answer for ResourceMetrics {
+    async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Value) {
+        let age = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
+        let oldest = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
+        answer(&self.board, asked.path, asked.query, oldest)
+    }
+}
+
 /// Answers a GET.
-pub(crate) fn answer(
-    board: &Board,
-    path: &str,
-    query: &str,
-    oldest: Timestamp,
-) -> (StatusCode, Value) {
+fn answer(board: &Board, path: &str, query: &str, oldest: Timestamp) -> (StatusCode, Value) {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
         ["apis"] => ok(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]})),
@@ -85,9 +101,9 @@ impl Filter {
             fields: Vec::new(),
         };
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            let value = decode(value);
+            let value = decode(value, true);
             match name {
-                "labelSelector" if !value.is_empty() => filter.labels = label_selector(&value)?,
+                "labelSelector" if !value.is_empty() => filter.labels = Selector::parse(&value)?,
                 "fieldSelector" => {
                     for pair in value.split(',').filter(|pair| !pair.is_empty()) {
                         let (field, wanted) = pair
@@ -114,107 +130,6 @@ impl Filter {
                     _ => false,
                 })
     }
-}
-
-/// Percent and plus decoding of a query value.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after
-            .get(..2)
-            .and_then(|pair| std::str::from_utf8(pair).ok());
-        match (
-            first,
-            hex.and_then(|pair| u8::from_str_radix(pair, 16).ok()),
-        ) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            (b'+', _) => {
-                bytes.push(b' ');
-                rest = after;
-            }
-            (byte, _) => {
-                bytes.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
-fn label_selector(text: &str) -> Result<Selector, String> {
-    let mut expressions = Vec::new();
-    for part in split_outside_parentheses(text) {
-        let part = part.trim();
-        let wrong = || format!("label selector {part:?} is not understood");
-        let set =
-            |operator: &str, key: &str, values: &str| -> Result<LabelSelectorRequirement, String> {
-                let values = values
-                    .trim()
-                    .strip_prefix('(')
-                    .and_then(|text| text.strip_suffix(')'))
-                    .ok_or_else(wrong)?;
-                Ok(requirement(
-                    key,
-                    operator,
-                    values
-                        .split(',')
-                        .map(|value| value.trim().to_owned())
-                        .collect(),
-                ))
-            };
-        expressions.push(if let Some((key, values)) = part.split_once(" notin ") {
-            set("NotIn", key, values)?
-        } else if let Some((key, values)) = part.split_once(" in ") {
-            set("In", key, values)?
-        } else if let Some((key, value)) = part.split_once("!=") {
-            requirement(key, "NotIn", vec![value.trim().to_owned()])
-        } else if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-            requirement(key, "In", vec![value.trim().to_owned()])
-        } else if let Some(key) = part.strip_prefix('!') {
-            requirement(key, "DoesNotExist", Vec::new())
-        } else if !part.is_empty() && !part.contains([' ', '(', ')']) {
-            requirement(part, "Exists", Vec::new())
-        } else {
-            return Err(wrong());
-        });
-    }
-    let selector = LabelSelector {
-        match_labels: None,
-        match_expressions: Some(expressions),
-    };
-    Selector::try_from(selector).map_err(|error| error.to_string())
-}
-
-fn requirement(key: &str, operator: &str, values: Vec<String>) -> LabelSelectorRequirement {
-    let values = (!values.is_empty()).then_some(values);
-    LabelSelectorRequirement {
-        key: key.trim().to_owned(),
-        operator: operator.to_owned(),
-        values,
-    }
-}
-
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let (mut depth, mut start) = (0usize, 0);
-    for (index, byte) in text.bytes().enumerate() {
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => {
-                parts.push(&text[start..index]);
-                start = index + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
 }
 
 fn group() -> Value {
@@ -291,23 +206,6 @@ fn one(resource: &str, name: &str, found: Option<Value>) -> (StatusCode, Value) 
         Some(value) => ok(value),
         None => not_found(&format!("{resource}.metrics.k8s.io \"{name}\" not found")),
     }
-}
-
-fn ok(value: Value) -> (StatusCode, Value) {
-    (StatusCode::OK, value)
-}
-
-fn not_found(message: &str) -> (StatusCode, Value) {
-    failure(StatusCode::NOT_FOUND, "NotFound", message)
-}
-
-/// A Kubernetes `Status`.
-pub(crate) fn failure(code: StatusCode, reason: &str, message: &str) -> (StatusCode, Value) {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": reason, "code": code.as_u16()
-    });
-    (code, status)
 }
 
 #[cfg(test)]

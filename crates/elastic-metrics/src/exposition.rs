@@ -1,4 +1,4 @@
-//! Reads Prometheus' text format, as far as `/metrics/resource` uses it. Lines that are not understood are skipped.
+//! Reads Prometheus' text format. Lines that are not understood are skipped.
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +37,13 @@ fn end_of_value(text: &str) -> Option<usize> {
     None
 }
 
-/// All understood lines of `text`.
+/// All understood lines of `text` whose value is a number.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    all_lines(text).filter(|line| line.value.is_finite())
+}
+
+/// All understood lines of `text`, NaN and infinities too.
+pub(crate) fn all_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(line)
@@ -61,7 +66,7 @@ fn line(text: &str) -> Option<Line<'_>> {
         Some(time) => Some(time.parse().ok()?),
         None => None,
     };
-    (value.is_finite() && !head.0.trim().is_empty()).then_some(Line {
+    (!head.0.trim().is_empty()).then_some(Line {
         name: head.0.trim(),
         labels: head.1,
         value,

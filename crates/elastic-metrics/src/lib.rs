@@ -1,16 +1,25 @@
-//! The resource metrics API: CPU and memory of nodes and pods, fresh enough for an autoscaler that looks every second.
+//! Metrics for autoscalers, as aggregated APIs.
 //!
-//! Nodes are asked for `/metrics/resource` through the API server's node proxy, rates are computed from the counters, and
-//! `metrics.k8s.io/v1beta1` is served over HTTPS as an ordinary aggregated API. The crate keeps only the newest samples: it
-//! is no metrics store, and it scrapes nothing that Prometheus already has.
+//! `metrics.k8s.io`: nodes are asked for `/metrics/resource` through the API server's node proxy, and rates are computed from
+//! the counters. `custom.metrics.k8s.io` and `external.metrics.k8s.io`: values of Prometheus by the rules of
+//! prometheus-adapter, and `ElasticMetric` objects. The crate keeps only the newest samples: it is no metrics store.
 
+mod adapter;
 mod api;
+mod custom;
+mod elastic_metric;
 mod exposition;
 pub mod log_exporter;
+mod outgoing;
+mod prometheus;
 mod register;
+mod run_custom;
 mod samples;
 mod scrape;
+mod selector;
 mod serve;
+mod status;
+mod value;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +29,13 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use adapter::{AdapterConfig, ConfigError};
+pub use custom::access::FrontProxy;
+pub use elastic_metric::service_endpoints;
+pub use outgoing::{Dialer, OwnNetwork, TrustError};
+pub use prometheus::{PrometheusError, PrometheusOptions, Verb};
 pub use register::RegisterError;
+pub use run_custom::{CustomMetricsConfig, CustomRunError, Groups, run_custom_metrics};
 pub use serve::ServeError;
 
 /// Keys of the HTTPS server, as PEM.
@@ -85,18 +100,30 @@ pub async fn run_metrics(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let server = serve::Server::new(&config.tls, config.stale_after)?;
+    const VERSION: register::ApiVersion = register::ApiVersion {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        priority: 100,
+    };
+    let server = serve::Server::new(&config.tls)?;
     let board = Arc::new(samples::Board::default());
-    register::register(&client, &config).await?;
+    let registration = register::Registration {
+        namespace: &config.namespace,
+        service: &config.service,
+        address: config.address,
+        authority_pem: &config.tls.authority_pem,
+        versions: &[VERSION],
+        take_over: true,
+    };
+    register::register(&client, &registration).await?;
+    let answers = Arc::new(api::ResourceMetrics {
+        board: board.clone(),
+        stale_after: config.stale_after,
+    });
     let ended = shutdown.clone();
     tokio::join!(
-        scrape::collect(
-            client.clone(),
-            board.clone(),
-            config.clone(),
-            shutdown.clone()
-        ),
-        server.run(listener, board, ended),
+        scrape::collect(client.clone(), board, config.clone(), shutdown.clone()),
+        server.run(listener, answers, ended),
     );
     Ok(())
 }

@@ -13,50 +13,118 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::MetricsConfig;
-
-const API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 const PORT_NAME: &str = "https";
 const MAX_ATTEMPTS: usize = 5;
 
 /// The API could not be registered.
 #[derive(Debug, thiserror::Error)]
-#[error("register {kind} {name}")]
-pub struct RegisterError {
-    kind: String,
-    name: String,
-    #[source]
-    source: Box<kube::Error>,
+pub enum RegisterError {
+    /// The API server refused.
+    #[error("register {kind} {name}")]
+    Refused {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Another server has it.
+    #[error(
+        "APIService {name} leads to service {owner}; remove that server or do not ask for this API"
+    )]
+    Taken {
+        /// The APIService.
+        name: String,
+        /// Namespace and name of the other server's Service.
+        owner: String,
+    },
 }
 
-pub(crate) async fn register(client: &Client, config: &MetricsConfig) -> Result<(), RegisterError> {
-    if let Some(address) = config.address {
-        let namespace = &config.namespace;
+/// A group version to register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ApiVersion {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) priority: i32,
+}
+
+/// What is registered.
+pub(crate) struct Registration<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) service: &'a str,
+    /// Where the listener is; `None` when somebody else makes the Service.
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) authority_pem: &'a str,
+    pub(crate) versions: &'a [ApiVersion],
+    /// Whether a version that leads to another server is taken from it.
+    pub(crate) take_over: bool,
+}
+
+pub(crate) async fn register(
+    client: &Client,
+    wanted: &Registration<'_>,
+) -> Result<(), RegisterError> {
+    if let Some(address) = wanted.address {
+        let namespace = wanted.namespace;
         put(
             Api::namespaced(client.clone(), namespace),
-            service(config, address),
+            service(wanted, address),
             keep_cluster_ip,
         )
         .await?;
         put(
             Api::namespaced(client.clone(), namespace),
-            endpoints(config, address),
+            endpoints(wanted, address),
             |_, _| {},
         )
         .await?;
         put(
             Api::namespaced(client.clone(), namespace),
-            slice(config, address),
+            slice(wanted, address),
             |_, _| {},
         )
         .await?;
     }
-    put(
-        Api::all(client.clone()),
-        api_service(config),
-        |_, next: &mut APIService| next.status = None,
-    )
-    .await
+    if !wanted.take_over {
+        check_owners(client, wanted).await?;
+    }
+    for version in wanted.versions {
+        put(
+            Api::all(client.clone()),
+            api_service(wanted, version),
+            |_, next: &mut APIService| next.status = None,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Fails when a version leads to somebody else.
+async fn check_owners(client: &Client, wanted: &Registration<'_>) -> Result<(), RegisterError> {
+    let services: Api<APIService> = Api::all(client.clone());
+    for version in wanted.versions {
+        let name = format!("{}.{}", version.version, version.group);
+        let found = services.get_opt(&name).await;
+        let found = found.map_err(|source| RegisterError::Refused {
+            kind: "APIService".to_owned(),
+            name: name.clone(),
+            source: Box::new(source),
+        })?;
+        let Some(service) = found.and_then(|found| found.spec?.service) else {
+            continue;
+        };
+        let (namespace, service) = (
+            service.namespace.unwrap_or_default(),
+            service.name.unwrap_or_default(),
+        );
+        if (namespace.as_str(), service.as_str()) != (wanted.namespace, wanted.service) {
+            let owner = format!("{namespace}/{service}");
+            return Err(RegisterError::Taken { name, owner });
+        }
+    }
+    Ok(())
 }
 
 /// Creates or replaces; `keep` carries over what the server chose.
@@ -83,7 +151,7 @@ where
             Err(kube::Error::Api(status)) if status.code == 409 && attempt < MAX_ATTEMPTS => {}
             Err(source) => {
                 let kind = K::kind(&()).into_owned();
-                return Err(RegisterError {
+                return Err(RegisterError::Refused {
                     kind,
                     name,
                     source: Box::new(source),
@@ -94,7 +162,7 @@ where
     Ok(())
 }
 
-fn service(config: &MetricsConfig, address: SocketAddr) -> Service {
+fn service(config: &Registration<'_>, address: SocketAddr) -> Service {
     serde_json::from_value(json!({
         "metadata": {"name": config.service, "namespace": config.namespace, "labels": {"k8s-app": config.service}},
         "spec": {"ports": [{"name": PORT_NAME, "port": 443, "protocol": "TCP", "targetPort": address.port()}]}
@@ -109,7 +177,7 @@ fn keep_cluster_ip(existing: &Service, next: &mut Service) {
     }
 }
 
-fn endpoints(config: &MetricsConfig, address: SocketAddr) -> Endpoints {
+fn endpoints(config: &Registration<'_>, address: SocketAddr) -> Endpoints {
     serde_json::from_value(json!({
         "metadata": {
             "name": config.service, "namespace": config.namespace,
@@ -124,7 +192,7 @@ fn endpoints(config: &MetricsConfig, address: SocketAddr) -> Endpoints {
     .expect("the literal above has the shape of Endpoints")
 }
 
-fn slice(config: &MetricsConfig, address: SocketAddr) -> EndpointSlice {
+fn slice(config: &Registration<'_>, address: SocketAddr) -> EndpointSlice {
     serde_json::from_value(json!({
         "metadata": {
             "name": format!("{}-springtide", config.service), "namespace": config.namespace,
@@ -140,18 +208,21 @@ fn slice(config: &MetricsConfig, address: SocketAddr) -> EndpointSlice {
     .expect("the literal above has the shape of an EndpointSlice")
 }
 
-fn api_service(config: &MetricsConfig) -> APIService {
+fn api_service(config: &Registration<'_>, version: &ApiVersion) -> APIService {
     let mut api_service: APIService = serde_json::from_value(json!({
-        "metadata": {"name": API_SERVICE, "labels": {"k8s-app": config.service}},
+        "metadata": {
+            "name": format!("{}.{}", version.version, version.group),
+            "labels": {"k8s-app": config.service}
+        },
         "spec": {
-            "group": "metrics.k8s.io", "version": "v1beta1",
-            "groupPriorityMinimum": 100, "versionPriority": 100,
+            "group": version.group, "version": version.version,
+            "groupPriorityMinimum": 100, "versionPriority": version.priority,
             "service": {"namespace": config.namespace, "name": config.service, "port": 443}
         }
     }))
     .expect("the literal above has the shape of an APIService");
     if let Some(spec) = &mut api_service.spec {
-        spec.ca_bundle = Some(ByteString(config.tls.authority_pem.clone().into_bytes()));
+        spec.ca_bundle = Some(ByteString(config.authority_pem.as_bytes().to_vec()));
     }
     api_service
 }
@@ -159,18 +230,24 @@ fn api_service(config: &MetricsConfig) -> APIService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MetricsTls;
+
+    const VERSION: ApiVersion = ApiVersion {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        priority: 100,
+    };
 
     #[test]
     fn every_object_leads_to_the_listener() {
         let address: SocketAddr = "10.10.0.1:4443".parse().unwrap();
-        let tls = MetricsTls {
-            certificate_pem: String::new(),
-            key_pem: String::new(),
-            authority_pem: "PEM".into(),
-            client_authority_pem: None,
+        let config = Registration {
+            namespace: "kube-system",
+            service: "metrics-server",
+            address: Some(address),
+            authority_pem: "PEM",
+            versions: &[VERSION],
+            take_over: true,
         };
-        let config = MetricsConfig::new(address, tls);
         assert_eq!(service(&config, address).name_any(), "metrics-server");
         let slice = slice(&config, address);
         assert_eq!(
@@ -183,7 +260,9 @@ mod tests {
             .clone()
             .unwrap();
         assert_eq!(addresses[0].ip, "10.10.0.1");
-        let spec = api_service(&config).spec.unwrap();
+        let api_service = api_service(&config, &VERSION);
+        assert_eq!(api_service.name_any(), "v1beta1.metrics.k8s.io");
+        let spec = api_service.spec.unwrap();
         assert_eq!(spec.ca_bundle.unwrap().0, b"PEM");
         assert_eq!(
             spec.service.unwrap().name.as_deref(),

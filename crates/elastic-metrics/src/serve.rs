@@ -1,29 +1,30 @@
-//! The HTTPS server around `api`.
+//! The HTTPS server of aggregated APIs: who calls is settled by TLS, what is answered by an [`Answer`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::samples::Board;
-use crate::{MetricsTls, api};
+use crate::MetricsTls;
+use crate::status::failure;
 
 /// Connections served at the same time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 128;
@@ -45,23 +46,36 @@ pub enum ServeError {
     Clients(#[source] rustls::server::VerifierBuilderError),
 }
 
+/// A GET that came over a connection.
+pub(crate) struct Asked<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    /// Common name of the client's certificate, which the configured authority vouches for.
+    pub(crate) peer: Option<&'a str>,
+}
+
+/// Gives a status and a body.
+#[async_trait]
+pub(crate) trait Answer: Send + Sync {
+    async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Value);
+}
+
 pub(crate) struct Server {
     acceptor: TlsAcceptor,
-    stale_after: Duration,
 }
 
 impl Server {
-    pub(crate) fn new(tls: &MetricsTls, stale_after: Duration) -> Result<Self, ServeError> {
+    pub(crate) fn new(tls: &MetricsTls) -> Result<Self, ServeError> {
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config(tls)?)),
-            stale_after,
         })
     }
 
     pub(crate) async fn run(
         self,
         listener: TcpListener,
-        board: Arc<Board>,
+        answers: Arc<dyn Answer>,
         shutdown: CancellationToken,
     ) {
         let connections = TaskTracker::new();
@@ -82,11 +96,10 @@ impl Server {
                     }
                 },
             };
-            let (acceptor, board, shutdown) =
-                (self.acceptor.clone(), board.clone(), shutdown.clone());
-            let stale_after = self.stale_after;
+            let (acceptor, answers, shutdown) =
+                (self.acceptor.clone(), answers.clone(), shutdown.clone());
             connections.spawn(async move {
-                connection(stream, acceptor, (board, stale_after), shutdown).await;
+                connection(stream, acceptor, answers, shutdown).await;
                 drop(place);
             });
         }
@@ -127,7 +140,7 @@ fn config(tls: &MetricsTls) -> Result<ServerConfig, ServeError> {
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    (board, stale_after): (Arc<Board>, Duration),
+    answers: Arc<dyn Answer>,
     shutdown: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
@@ -135,9 +148,13 @@ async fn connection(
     else {
         return;
     };
-    let service = service_fn(|request| {
-        let answer = respond(&board, stale_after, &request);
-        async move { Ok::<_, Infallible>(answer) }
+    let certificates = stream.get_ref().1.peer_certificates();
+    let peer: Option<Arc<str>> = certificates
+        .and_then(|certificates| common_name(certificates.first()?))
+        .map(Arc::from);
+    let service = service_fn(move |request| {
+        let (answers, peer) = (answers.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(respond(answers.as_ref(), peer.as_deref(), &request).await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -154,9 +171,15 @@ async fn connection(
     }
 }
 
-fn respond(
-    board: &Board,
-    stale_after: Duration,
+fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
+}
+
+async fn respond(
+    answers: &dyn Answer,
+    peer: Option<&str>,
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
@@ -164,17 +187,16 @@ fn respond(
         return Response::new(Full::from("ok"));
     }
     let (code, value) = if request.method() == Method::GET {
-        let age = SignedDuration::try_from(stale_after).unwrap_or(SignedDuration::MAX);
-        let oldest = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
-        api::answer(
-            board,
+        let asked = Asked {
             path,
-            request.uri().query().unwrap_or_default(),
-            oldest,
-        )
+            query: request.uri().query().unwrap_or_default(),
+            headers: request.headers(),
+            peer,
+        };
+        answers.answer(asked).await
     } else {
         let message = "metrics can only be read";
-        api::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+        failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     };
     let mut response = Response::new(Full::from(value.to_string()));
     *response.status_mut() = code;

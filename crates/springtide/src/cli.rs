@@ -143,6 +143,49 @@ pub struct UpArguments {
     /// Serve without virtual nodes, elastic controllers and webhook, so that they can be installed as an add-on.
     #[arg(long)]
     pub without_addon: bool,
+    #[command(flatten)]
+    pub metrics: MetricsArguments,
+}
+
+/// Where business metrics come from, for autoscalers; named as prometheus-adapter names its flags.
+#[derive(Clone, Debug, Default, Args)]
+pub struct MetricsArguments {
+    /// Address of a Prometheus; `http://<service>.<namespace>.svc:<port>` means one in the cluster.
+    #[arg(long)]
+    pub prometheus_url: Option<String>,
+    /// Rules in the format of prometheus-adapter's configuration file.
+    #[arg(long, alias = "config", requires = "prometheus_url")]
+    pub metrics_config: Option<PathBuf>,
+    /// How queries are sent to Prometheus.
+    #[arg(
+        long,
+        default_value = "post",
+        ignore_case = true,
+        requires = "prometheus_url"
+    )]
+    pub prometheus_verb: PrometheusVerb,
+    /// A header for every request to Prometheus, as `name=value`; may be repeated.
+    #[arg(long, requires = "prometheus_url")]
+    pub prometheus_header: Vec<String>,
+    /// A file with a bearer token for Prometheus; it is read anew for every request.
+    #[arg(long, requires = "prometheus_url")]
+    pub prometheus_token_file: Option<PathBuf>,
+    /// A file with the authorities that vouch for Prometheus' certificate.
+    #[arg(long, requires = "prometheus_url")]
+    pub prometheus_ca_file: Option<PathBuf>,
+    /// Between two looks at which series Prometheus has; 4s unless said otherwise.
+    #[arg(long, value_parser = parse_duration, requires = "prometheus_url")]
+    pub metrics_relist_interval: Option<Duration>,
+}
+
+/// How queries are sent to Prometheus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PrometheusVerb {
+    /// In the address.
+    Get,
+    /// In the body.
+    #[default]
+    Post,
 }
 
 /// How often the local cloud may be called.
@@ -419,6 +462,9 @@ pub struct VirtualNodeRunArguments {
     /// Where the admission webhook listens.
     #[arg(long, default_value = "0.0.0.0:9443")]
     pub webhook_listen: SocketAddr,
+    /// Where the custom and external metrics APIs listen, when METRICS_APIS names them.
+    #[arg(long, default_value = "0.0.0.0:4443")]
+    pub metrics_listen: SocketAddr,
     /// URL under which the API server reaches the webhook, for managed mode; without it, managed mode serves none.
     #[arg(long)]
     pub webhook_url: Option<String>,

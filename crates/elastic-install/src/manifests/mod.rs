@@ -11,8 +11,8 @@ use elastic_core::eci_profile::EciProfile;
 use serde_json::{Value, json};
 
 use crate::names::{
-    ADDON, CONTROLLER, MODE_ANNOTATION, NAME_LABEL, NAMESPACE, PROFILE, SERVICE_ACCOUNT, VERSION,
-    VERSION_LABEL, WEBHOOK,
+    ADDON, CONTROLLER, METRICS, MODE_ANNOTATION, NAME_LABEL, NAMESPACE, PROFILE, SERVICE_ACCOUNT,
+    VERSION, VERSION_LABEL, WEBHOOK,
 };
 
 /// The image that a release is published as.
@@ -21,6 +21,7 @@ pub const DEFAULT_IMAGE: &str =
 /// As the image has it.
 const USER: i64 = 65_532;
 const WEBHOOK_PORT: u16 = 9443;
+const METRICS_PORT: u16 = 4443;
 const HEALTH_PORT: u16 = 8080;
 const KUBELET_PORT: u16 = 10_250;
 /// Longer than the leader needs to end actions under way and to let go of the Lease.
@@ -60,7 +61,7 @@ pub struct Options {
 }
 
 /// Variables that the Deployment always names.
-pub const VARIABLES: [&str; 9] = [
+pub const VARIABLES: [&str; 11] = [
     "ALIYUN_CLUSTERID",
     "CLUSTER_DOMAIN",
     "ECI_KUBE_PROXY",
@@ -69,6 +70,8 @@ pub const VARIABLES: [&str; 9] = [
     "ECI_VSWITCH",
     "KUBERNETES_APISERVER_HOST",
     "KUBERNETES_APISERVER_PORT",
+    "METRICS_APIS",
+    "PROMETHEUS_URL",
     "TZ",
 ];
 
@@ -97,7 +100,8 @@ pub fn objects(options: &Options) -> Vec<Value> {
     objects.extend(rights::objects());
     objects.push(profile());
     if options.mode == Mode::InCluster {
-        objects.push(service());
+        objects.push(service(WEBHOOK, "webhook", WEBHOOK_PORT));
+        objects.push(service(METRICS, "metrics", METRICS_PORT));
         objects.push(webhook());
         objects.push(disruption_budget());
         objects.push(deployment(options));
@@ -175,13 +179,13 @@ fn profile() -> Value {
     })
 }
 
-fn service() -> Value {
+fn service(name: &str, port_name: &str, port: u16) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": WEBHOOK, "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "selector": {"app": CONTROLLER},
-            "ports": [{"name": "webhook", "port": 443, "protocol": "TCP", "targetPort": WEBHOOK_PORT}]
+            "ports": [{"name": port_name, "port": 443, "protocol": "TCP", "targetPort": port}]
         }
     })
 }
@@ -282,6 +286,7 @@ fn container(options: &Options) -> Value {
         "ports": [
             {"name": "kubelet", "containerPort": KUBELET_PORT},
             {"name": "webhook", "containerPort": WEBHOOK_PORT},
+            {"name": "metrics", "containerPort": METRICS_PORT},
             {"name": "health", "containerPort": HEALTH_PORT}
         ],
         "livenessProbe": probe("/healthz", 10),

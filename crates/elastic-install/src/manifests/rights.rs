@@ -6,7 +6,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::names::{
-    CONTROLLER, NAMESPACE, NODE_LEASES, PROFILE, SERVICE_ACCOUNT, WEBHOOK, WEBHOOK_SECRET,
+    CONTROLLER, METRICS_API_SERVICES, NAMESPACE, NODE_LEASES, PROFILE, SERVICE_ACCOUNT, WEBHOOK,
+    WEBHOOK_SECRET,
 };
 
 const ANY: &str = "*";
@@ -36,6 +37,7 @@ fn cluster() -> Vec<Value> {
     let mut rules = pods_and_nodes();
     rules.extend(controllers());
     rules.extend(schedules());
+    rules.extend(metrics());
     rules
 }
 
@@ -168,6 +170,27 @@ fn schedules() -> Vec<Value> {
             &["get", "list", "watch", "patch"],
         ),
         rule(ANY, &[ANY_SCALE], &["get", "update"]),
+    ]
+}
+
+/// The metrics APIs and what they read.
+fn metrics() -> Vec<Value> {
+    vec![
+        rule(
+            AUTOSCALING_GROUP,
+            &["elasticmetrics"],
+            &["get", "list", "watch"],
+        ),
+        rule(AUTOSCALING_GROUP, &["elasticmetrics/status"], &["patch"]),
+        rule("discovery.k8s.io", &["endpointslices"], &["list"]),
+        named(
+            "apiregistration.k8s.io",
+            &["apiservices"],
+            &METRICS_API_SERVICES,
+            &["get", "update"],
+        ),
+        // A name cannot be asked for when something is made.
+        rule("apiregistration.k8s.io", &["apiservices"], &["create"]),
     ]
 }
 

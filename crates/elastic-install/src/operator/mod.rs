@@ -9,6 +9,7 @@ mod health;
 mod kubelet;
 mod lead;
 mod metrics;
+mod metrics_apis;
 pub mod settings;
 mod webhook;
 
@@ -43,6 +44,9 @@ pub struct OperatorConfig {
     pub kubelet_port: u16,
     /// Without it pods are routed by selector, toleration or node name only.
     pub webhook: Option<WebhookServing>,
+    /// Where the custom and external metrics APIs listen, when `METRICS_APIS` in the environment names them. They need the
+    /// webhook's Service, so outside of a cluster there are none.
+    pub metrics: Option<std::net::TcpListener>,
     /// For probes and Prometheus.
     pub health: Option<TcpListener>,
     /// The Lease's clock.
@@ -96,6 +100,7 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         election,
         webhook,
         health,
+        metrics: metrics_listener,
         ..
     } = config;
     let candidate = Candidate::new(client.clone(), identity, election);
@@ -118,6 +123,20 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
     let shutdown = shutdown.child_token();
     if let Some(listener) = health {
         serving.spawn(health::serve(listener, status.clone(), shutdown.clone()));
+    }
+    match (webhook.as_ref(), metrics_listener) {
+        (Some(webhook), Some(listener)) => {
+            let names = webhook::names(&webhook.address);
+            serving.spawn(metrics_apis::serve(
+                client.clone(),
+                listener,
+                names,
+                place.environment.clone(),
+                status.leading.clone(),
+                shutdown.clone(),
+            ));
+        }
+        _ => tracing::debug!("no metrics APIs are served without a Service in the cluster"),
     }
     match webhook {
         Some(webhook) => {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use x509_parser::pem::parse_x509_pem;
 
-use crate::names::{NAMESPACE, WEBHOOK, WEBHOOK_SECRET};
+use crate::names::{METRICS, NAMESPACE, WEBHOOK, WEBHOOK_SECRET};
 
 const SERVING_DAYS: i64 = 90;
 /// With this left, a new certificate is made.
@@ -68,10 +68,10 @@ pub enum WebhookError {
 
 /// What the Secret holds.
 #[derive(Clone, PartialEq, Eq)]
-struct Keys {
-    certificate: String,
-    key: String,
-    authority: String,
+pub(super) struct Keys {
+    pub(super) certificate: String,
+    pub(super) key: String,
+    pub(super) authority: String,
     authority_key: String,
 }
 
@@ -150,14 +150,15 @@ async fn look(
     Ok(())
 }
 
-/// What the certificate has to be valid for.
-fn names(address: &WebhookAddress) -> Vec<String> {
+/// What the certificate has to be valid for. The metrics APIs show the same one.
+pub(super) fn names(address: &WebhookAddress) -> Vec<String> {
     match address {
         WebhookAddress::Service {
             namespace, name, ..
         } => vec![
             format!("{name}.{namespace}.svc"),
             format!("{name}.{namespace}.svc.cluster.local"),
+            format!("{METRICS}.{namespace}.svc"),
         ],
         WebhookAddress::Url(url) => {
             let authority = url.split("://").last().unwrap_or_default();
@@ -172,7 +173,11 @@ fn names(address: &WebhookAddress) -> Vec<String> {
 }
 
 /// The Secret's keys, made or renewed when that is due.
-async fn keys(client: &Client, names: &[String], now: Timestamp) -> Result<Keys, WebhookError> {
+pub(super) async fn keys(
+    client: &Client,
+    names: &[String],
+    now: Timestamp,
+) -> Result<Keys, WebhookError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
     let failed = |error| WebhookError::Secret(Box::new(error));
     let existing = secrets.get_opt(WEBHOOK_SECRET).await.map_err(failed)?;

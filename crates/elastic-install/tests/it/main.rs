@@ -6,5 +6,6 @@ mod addon;
 mod chart;
 mod connection;
 mod helm;
+mod metrics_apis;
 mod operator;
 mod support;

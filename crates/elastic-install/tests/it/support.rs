@@ -146,6 +146,7 @@ impl Scene {
                 listener: hook,
                 address: WebhookAddress::Url(url),
             }),
+            metrics: None,
             health: Some(health),
             election: ElectionTiming {
                 lease: Duration::from_secs(4),

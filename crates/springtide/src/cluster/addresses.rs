@@ -16,10 +16,20 @@ pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub const KUBELET_PORT: u16 = 10250;
 /// Port of the resource metrics API, on the control address.
 pub const METRICS_PORT: u16 = 4443;
+/// Port of the custom and external metrics APIs, on the control address.
+pub const CUSTOM_METRICS_PORT: u16 = 4444;
 
 /// The API server inside the network; service `default/kubernetes` leads there.
 pub fn api_inside() -> SocketAddr {
     (CONTROL_ADDRESS, 6443).into()
+}
+
+/// Whether an address is one of the cluster's: nodes, pods, vSwitches, services.
+pub fn is_inside(address: std::net::IpAddr) -> bool {
+    let std::net::IpAddr::V4(address) = address else {
+        return false;
+    };
+    matches!(address.octets(), [10, 4 | 10 | 30 | 96, _, _])
 }
 
 /// InternalIP of the n-th worker, from 0.
@@ -101,6 +111,14 @@ pub async fn listen(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clusters_own_addresses_are_told_from_others() {
+        let inside = |text: &str| is_inside(text.parse().unwrap());
+        assert!(inside(&worker(0).to_string()) && inside(&CLUSTER_DNS.to_string()));
+        assert!(inside("10.30.1.2") && inside("10.4.1.9"));
+        assert!(!inside("127.0.0.1") && !inside("10.0.0.1") && !inside("::1"));
+    }
 
     #[tokio::test]
     async fn a_port_in_use_is_told_with_the_flag_that_changes_it() {

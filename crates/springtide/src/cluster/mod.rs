@@ -7,6 +7,7 @@ mod addresses;
 mod cloud;
 mod elastic;
 pub(crate) mod kubeconfig;
+mod metrics;
 mod workers;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use local_gateway::GatewayConfig;
 use local_network::{ClusterNetwork, DnsConfig, NetworkConfig};
 use local_node::Worker;
 use local_runtime::{Runtime, RuntimeConfig};
+pub use metrics::MetricsSources;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +45,8 @@ pub struct ClusterConfig {
     pub cloud_call_limits: CallLimitsChoice,
     /// Whether the elastic parts run in this process; otherwise they may be installed as an add-on.
     pub elastic_parts: bool,
+    /// Where business metrics come from.
+    pub metrics: MetricsSources,
 }
 
 impl ClusterConfig {
@@ -53,6 +57,7 @@ impl ClusterConfig {
             listen,
             cloud_call_limits: CallLimitsChoice::None,
             elastic_parts: true,
+            metrics: MetricsSources::default(),
         }
     }
 }
@@ -101,6 +106,7 @@ impl Cluster {
             listen,
             cloud_call_limits: limits,
             elastic_parts,
+            metrics: metrics_sources,
         } = config;
         let begin = Instant::now();
         let cluster_id = data_dir.cluster_id();
@@ -156,6 +162,7 @@ impl Cluster {
                 &mut tasks,
             )
             .await?;
+            metrics::start(&api, &network, metrics_sources, &shutdown, &mut tasks).await?;
         }
 
         let status = ClusterStatus {

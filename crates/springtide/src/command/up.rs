@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::cli::{CallLimitsChoice, UpArguments};
-use crate::cluster::{Cluster, ClusterConfig};
+use anyhow::Context;
+use elastic_metrics::{AdapterConfig, PrometheusOptions, Verb};
+
+use crate::cli::{CallLimitsChoice, MetricsArguments, PrometheusVerb, UpArguments};
+use crate::cluster::{Cluster, ClusterConfig, MetricsSources};
 use crate::data_dir::DataDir;
 use crate::host;
 use crate::printer::{self, Step};
@@ -15,8 +18,10 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
         listen,
         cloud_call_limits,
         without_addon,
+        metrics,
     } = arguments;
     host::check()?;
+    let metrics = metrics_sources(metrics)?;
     let data_dir = DataDir::new(&cluster.data_dir);
     let step = Step::start("starting the cluster");
     // On paper there is nothing that calls could overload, and scale tests are what it is for.
@@ -28,6 +33,7 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
     let mut config = ClusterConfig::new(data_dir.clone(), size, listen);
     config.cloud_call_limits = cloud_call_limits.unwrap_or(usual);
     config.elastic_parts = !without_addon;
+    config.metrics = metrics;
     let cluster = Cluster::start(config).await?;
     let status = cluster.status().clone();
     step.done(format!("API {}", status.api.url));
@@ -44,6 +50,44 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
     cluster.stop().await?;
     step.done("objects, images and ledger stay in the data directory");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the flags say about metrics; a wrong file stops before anything is started.
+fn metrics_sources(arguments: MetricsArguments) -> anyhow::Result<MetricsSources> {
+    let Some(url) = arguments.prometheus_url else {
+        return Ok(MetricsSources::default());
+    };
+    let headers = arguments.prometheus_header.iter().map(|header| {
+        let (name, value) = header
+            .split_once('=')
+            .with_context(|| format!("--prometheus-header {header:?} is not name=value"))?;
+        Ok((name.trim().to_string(), value.trim().to_string()))
+    });
+    let headers = headers.collect::<anyhow::Result<Vec<_>>>()?;
+    let rules = match &arguments.metrics_config {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("read --metrics-config {}", path.display()))?;
+            let rules = AdapterConfig::parse(&text)
+                .with_context(|| format!("use --metrics-config {}", path.display()))?;
+            Some(rules)
+        }
+    };
+    Ok(MetricsSources {
+        prometheus: Some(PrometheusOptions {
+            url,
+            verb: match arguments.prometheus_verb {
+                PrometheusVerb::Get => Verb::Get,
+                PrometheusVerb::Post => Verb::Post,
+            },
+            headers,
+            token_file: arguments.prometheus_token_file,
+            authority_file: arguments.prometheus_ca_file,
+        }),
+        rules,
+        relist: arguments.metrics_relist_interval,
+    })
 }
 
 /// Ctrl-C or SIGTERM.

@@ -87,9 +87,17 @@ async fn config(
     let webhook = match address {
         None => None,
         Some(address) => Some(WebhookServing {
-            listener: shared_listener(arguments.webhook_listen)?,
+            listener: shared_listener(arguments.webhook_listen, "--webhook-listen")?,
             address,
         }),
+    };
+    // The API server finds it through a Service only.
+    let metrics = match in_cluster {
+        true => Some(shared_listener(
+            arguments.metrics_listen,
+            "--metrics-listen",
+        )?),
+        false => None,
     };
     let health = TcpListener::bind(arguments.health_listen)
         .await
@@ -101,6 +109,7 @@ async fn config(
         kubelet_bind: arguments.kubelet_bind.unwrap_or(arguments.node_address),
         kubelet_port: arguments.kubelet_port,
         webhook,
+        metrics,
         health: Some(health),
         election,
         timing: elastic_node::Timing::default(),
@@ -109,8 +118,8 @@ async fn config(
 }
 
 /// A socket that outlives the server on it, so that certificates change without a refused connection.
-fn shared_listener(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    let listen = || format!("listen on --webhook-listen {address}");
+fn shared_listener(address: SocketAddr, flag: &str) -> anyhow::Result<std::net::TcpListener> {
+    let listen = || format!("listen on {flag} {address}");
     let listener = std::net::TcpListener::bind(address).with_context(listen)?;
     listener.set_nonblocking(true).with_context(listen)?;
     Ok(listener)

@@ -10,6 +10,7 @@ mod cluster;
 mod killed;
 mod kubectl;
 mod log_service;
+mod metrics;
 mod scrape;
 mod sessions;
 mod walk;

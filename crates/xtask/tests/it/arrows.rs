@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cloud-api",
             "elastic-controllers",
             "elastic-core",
+            "elastic-metrics",
             "elastic-node",
             "kubelet-api",
         ],

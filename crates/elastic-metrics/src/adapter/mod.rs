@@ -1,0 +1,13 @@
+//! Configuration files of prometheus-adapter, as plain data and functions: what they say, which series belong to which
+//! object, and the query for a request. Nothing here talks to anybody.
+
+mod catalog;
+mod config;
+mod kinds;
+mod rule;
+mod template;
+
+pub(crate) use catalog::{Catalog, CustomKey, Series};
+pub use config::{AdapterConfig, ConfigError};
+pub(crate) use kinds::{GroupResource, KindRow, Kinds};
+pub(crate) use rule::Names;
