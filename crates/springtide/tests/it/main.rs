@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // a failed step of a test should panic where it stands
 
+mod active_devices;
 mod bad_input;
 mod burst;
 mod busybox;
 mod cloud;
 mod cluster;
+mod devices;
 mod killed;
 mod kubectl;
 mod log_service;
