@@ -36,6 +36,7 @@ fn named(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> Val
 fn cluster() -> Vec<Value> {
     let mut rules = pods_and_nodes();
     rules.extend(controllers());
+    rules.extend(set_up());
     rules.extend(schedules());
     rules.extend(metrics());
     rules
@@ -67,8 +68,6 @@ fn pods_and_nodes() -> Vec<Value> {
 }
 
 fn controllers() -> Vec<Value> {
-    let definitions: Vec<String> = definitions().iter().map(ResourceExt::name_any).collect();
-    let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
     vec![
         // Sources and units of ElasticWorkloads.
         rule(
@@ -113,6 +112,14 @@ fn controllers() -> Vec<Value> {
         ),
         // Whose pods are spread.
         rule("apps", &["replicasets"], &["get", "list"]),
+    ]
+}
+
+/// What it sets up for itself: its kinds, its webhook, its nodes' certificates, and who may ask its nodes.
+fn set_up() -> Vec<Value> {
+    let definitions: Vec<String> = definitions().iter().map(ResourceExt::name_any).collect();
+    let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
+    vec![
         named(
             "apiextensions.k8s.io",
             &["customresourcedefinitions"],

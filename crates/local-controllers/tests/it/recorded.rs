@@ -152,11 +152,12 @@ async fn prepare(world: &World, name: &str, number: u64) {
             let now = json!({"gracePeriodSeconds": 0});
             world.act("DELETE", &format!("{pods}/{pod}"), now).await;
         }
+        ("controllers/endpoints-slices", number) => prepare_endpoints(world, number).await,
         _ => {}
     }
-    if name != "controllers/endpoints-slices" {
-        return;
-    }
+}
+
+async fn prepare_endpoints(world: &World, number: u64) {
     let pods = "/api/v1/namespaces/g-controllers-endpoints-slices/pods";
     let ready = |pod: &'static str, ip: &'static str, is_ready: bool| async move {
         let mut status = running(ip);
@@ -286,7 +287,19 @@ fn reduced_one(object: &Value, kind: &str) -> Value {
         annotations.remove("endpoints.kubernetes.io/last-change-trigger-time");
     }
     let mut kept = match kind {
+        "Pod" => json!([
+            meta["name"],
+            meta["labels"],
+            annotations,
+            meta["finalizers"],
+            owners,
+            meta["deletionTimestamp"].is_string(),
+            object["spec"]["hostname"],
+            object["spec"]["subdomain"],
+            environments(object)
+        ]),
         "Deployment" => json!([annotations, object["status"], meta["finalizers"]]),
+        "ConfigMap" => json!([annotations]),
         "ReplicaSet" => json!([
             annotations,
             meta["labels"],
@@ -294,6 +307,16 @@ fn reduced_one(object: &Value, kind: &str) -> Value {
             object["spec"]["replicas"],
             object["status"]
         ]),
+        _ => reduced_otherwise(object, kind, &owners),
+    };
+    mask(&mut kept);
+    kept
+}
+
+/// The kinds of which the annotations are not compared.
+fn reduced_otherwise(object: &Value, kind: &str, owners: &[Value]) -> Value {
+    let meta = &object["metadata"];
+    match kind {
         "EndpointSlice" => json!([
             meta["labels"],
             owners,
@@ -320,18 +343,6 @@ fn reduced_one(object: &Value, kind: &str) -> Value {
         ]),
         "PersistentVolumeClaim" => json!([meta["name"], meta["labels"], owners, object["spec"]]),
         "Job" => json!([job_status(&object["status"])]),
-        "Pod" => json!([
-            meta["name"],
-            meta["labels"],
-            annotations,
-            meta["finalizers"],
-            owners,
-            meta["deletionTimestamp"].is_string(),
-            object["spec"]["hostname"],
-            object["spec"]["subdomain"],
-            environments(object)
-        ]),
-        "ConfigMap" => json!([annotations]),
         "Status" => json!([object["message"]]),
         _ => json!([
             meta["name"],
@@ -339,9 +350,7 @@ fn reduced_one(object: &Value, kind: &str) -> Value {
             owners,
             meta["deletionTimestamp"].is_string()
         ]),
-    };
-    mask(&mut kept);
-    kept
+    }
 }
 
 /// The recorded controller looks at its pods once a second and does not know yet that they are ready.
