@@ -9,6 +9,7 @@ mod api;
 mod custom;
 mod elastic_metric;
 mod exposition;
+mod forecasts;
 pub mod log_exporter;
 mod outgoing;
 mod prometheus;

@@ -16,6 +16,7 @@ use crate::custom::answer::MetricsApi;
 use crate::custom::path::{CUSTOM, EXTERNAL};
 use crate::custom::source::Source;
 use crate::elastic_metric::{self, Settings};
+use crate::forecasts::Forecasts;
 use crate::outgoing::{Dialer, Fetcher, OwnNetwork, TrustError};
 use crate::prometheus::{Prometheus, PrometheusError, PrometheusOptions};
 use crate::register::{self, ApiVersion, RegisterError, Registration};
@@ -170,9 +171,11 @@ pub async fn run_custom_metrics(
         take_over: false,
     };
     register::register(&client, &registration).await?;
+    let (forecasts, following) = Forecasts::follow(client.clone(), shutdown.clone());
     let answers = Arc::new(MetricsApi {
         access: Access::new(client.clone(), config.front_proxy),
         source: source.clone(),
+        forecasts,
     });
     let settings = Settings {
         client,
@@ -182,6 +185,7 @@ pub async fn run_custom_metrics(
     };
     tokio::join!(
         source.keep_fresh(shutdown.clone()),
+        following,
         elastic_metric::run(settings, shutdown.clone()),
         server.run(listener, answers, shutdown),
     );

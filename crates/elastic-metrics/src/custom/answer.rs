@@ -18,6 +18,7 @@ use super::shapes::{self, Described, ObjectValue, SeriesValue};
 use super::source::Source;
 use crate::adapter::{CustomKey, GroupResource, Names};
 use crate::elastic_metric::{Entry, Problem};
+use crate::forecasts::Forecasts;
 use crate::prometheus::Sample;
 use crate::serve::{Answer, Asked};
 use crate::status::{failure, not_found, ok};
@@ -31,6 +32,7 @@ type OwnValues = (Vec<ObjectValue>, Option<u64>);
 pub(crate) struct MetricsApi {
     pub(crate) access: Access,
     pub(crate) source: Arc<Source>,
+    pub(crate) forecasts: Forecasts,
 }
 
 #[async_trait]
@@ -187,6 +189,7 @@ impl MetricsApi {
         if let Some((_, catalog, _)) = self.source.rules() {
             names.extend(catalog.external.keys().cloned());
         }
+        names.extend(self.forecasts.names(Timestamp::now()));
         shapes::external_resources(names.iter().map(String::as_str))
     }
 
@@ -345,6 +348,19 @@ impl MetricsApi {
             let window = entry.metric.spec.window_seconds.map(u64::from);
             return Ok(shapes::external_values(&request.metric, window, &values));
         }
+        let forecast = self.forecasts.values(
+            &request.namespace,
+            &request.metric,
+            &request.series,
+            Timestamp::now(),
+        );
+        if let Some(values) = forecast {
+            return Ok(shapes::external_values(&request.metric, None, &values));
+        }
+        self.external_by_rule(request).await
+    }
+
+    async fn external_by_rule(&self, request: &ExternalRequest) -> Result<Value, Answered> {
         let missing = || {
             not_found(&format!(
                 "the server could not find the metric {} for namespaces {}",

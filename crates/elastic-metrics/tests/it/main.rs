@@ -4,6 +4,7 @@
 
 mod cluster;
 mod elastic_metric;
+mod forecasts;
 mod log_exporter;
 mod prometheus;
 mod resources;
