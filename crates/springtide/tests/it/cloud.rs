@@ -1,5 +1,9 @@
 //! `springtide cloud` on a served cluster whose groups exist on paper.
 
+use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
+use cloud_api::model::describe::Tag;
+use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
+use elastic_core::names::tags;
 use serde_json::{Value, json};
 
 use crate::cluster::{TestCluster, refusal, springtide, wait_for};
@@ -62,6 +66,94 @@ fn groups_are_listed_changed_and_compared_with_the_pods() {
         let done = group["Status"] == "Running" && group["Containers"][0]["Image"] == "busybox:2";
         if done { Ok(()) } else { Err(group.to_string()) }
     });
+    cluster.down();
+}
+
+/// A group of this cluster for a pod that nobody has; its id.
+fn orphan(cluster: &TestCluster) -> String {
+    let status = cluster.status();
+    let text = |pointer: &str| {
+        status
+            .pointer(pointer)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_string()
+    };
+    let tag = |key: &str, value: String| Tag {
+        key: key.to_string(),
+        value,
+    };
+    let request = CreateContainerGroupRequest {
+        container_group_name: "left-behind".to_string(),
+        tag: vec![
+            tag(tags::CLUSTER, text("/clusterId")),
+            tag(
+                tags::UID,
+                "8c0f4c2e-0000-4000-8000-000000000000".to_string(),
+            ),
+        ],
+        container: vec![ContainerSpec {
+            name: "main".into(),
+            image: "busybox:1".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let config = EciConfig::new(
+        format!("http://{}", text("/cloud/eci/endpoint")),
+        text("/cloud/region"),
+        Credentials::new(text("/cloud/accessKeyId"), text("/cloud/accessKeySecret")),
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let made = runtime.block_on(async {
+        let client = EciClient::new(config, ClientSources::system()).unwrap();
+        client.call(&request).await
+    });
+    made.unwrap().container_group_id
+}
+
+#[test]
+fn a_group_is_restarted_and_deleted_by_hand_and_what_has_no_pod_is_removed() {
+    let mut cluster = TestCluster::start(&["--workers", "0", "--simulated"]);
+    cluster.apply(&pod("one").to_string());
+    cluster.wait_for_value(&["pod", "one"], "/status/phase", &json!("Running"));
+    let listed = || read(&cloud(&cluster, &["groups", "-o", "json"]));
+    let own = listed()[0]["ContainerGroupId"]
+        .as_str()
+        .unwrap()
+        .to_string();
+    let left = orphan(&cluster);
+    let orphans = read(&cloud(&cluster, &["orphans", "-o", "json"]));
+    assert_eq!(orphans[0]["ContainerGroupId"], json!(left), "{orphans:#}");
+    assert_eq!(orphans.as_array().unwrap().len(), 1, "{orphans:#}");
+    cloud(&cluster, &["orphans", "--delete"]);
+    wait_for("only the group with a pod is left", 60, || {
+        let groups = listed();
+        let ids: Vec<&str> = groups
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|group| group["ContainerGroupId"].as_str())
+            .collect();
+        if ids == [own.as_str()] {
+            Ok(())
+        } else {
+            Err(groups.to_string())
+        }
+    });
+    cloud(&cluster, &["groups", "restart", &own]);
+    wait_for("the group runs again", 60, || {
+        let group = listed()[0].clone();
+        let restarted = group["Containers"][0]["RestartCount"].as_i64() > Some(0);
+        if restarted && group["Status"] == "Running" {
+            Ok(())
+        } else {
+            Err(group.to_string())
+        }
+    });
+    cloud(&cluster, &["groups", "delete", &own]);
+    cluster.wait_for_value(&["pod", "one"], "/status/phase", &json!("Failed"));
     cluster.down();
 }
 
