@@ -5,6 +5,7 @@
 //! acknowledged survives `kill -9`. The crate refuses to know that Kubernetes exists: its users come over HTTP like
 //! everybody else.
 
+mod accept;
 mod actions;
 pub mod backend;
 mod cloud;

@@ -11,6 +11,7 @@ mod throttle;
 pub(crate) mod tickets;
 mod websocket;
 
+use crate::accept::accept;
 use crate::shared::Shared;
 use authenticate::Authenticator;
 use bytes::Bytes;
@@ -36,8 +37,6 @@ const MAX_CONNECTIONS: usize = 1_024;
 const MAX_EXEC_SESSIONS: usize = 256;
 /// The longest wait for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause after the system refused a connection.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Stands for "hang up without an answer".
 #[derive(Debug, thiserror::Error)]
@@ -137,31 +136,8 @@ fn answer(status: StatusCode, body: Vec<u8>) -> Answer {
 
 /// Serves until the cloud shuts down.
 pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let shutdown = gateway.shared.shutdown.clone();
-    loop {
-        // The semaphore is never closed.
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let serving = serve_connection(gateway.clone(), stream);
-                gateway.shared.tasks.spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
-        }
-    }
+    let serve = |stream| serve_connection(gateway.clone(), stream);
+    accept(&gateway.shared, listener, "gateway", MAX_CONNECTIONS, serve).await;
 }
 
 async fn serve_connection(gateway: Arc<Gateway>, stream: TcpStream) {

@@ -2,6 +2,7 @@
 
 use super::LogService;
 use super::refusal::Refused;
+use crate::accept::accept;
 use bytes::Bytes;
 use cloud_api::log::MAX_PUT_BYTES;
 use cloud_api::log::model::ErrorBody;
@@ -15,7 +16,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 /// Most connections at the same time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 256;
@@ -23,8 +23,6 @@ const MAX_CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest wait for its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause after the system refused a connection.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const JSON: &str = "application/json";
 
 /// What a call answers.
@@ -60,31 +58,15 @@ impl Reply {
 
 /// Serves until the cloud shuts down.
 pub(super) async fn serve(service: Arc<LogService>, listener: TcpListener) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let shutdown = service.shared.shutdown.clone();
-    loop {
-        // The semaphore is never closed.
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let serving = serve_connection(service.clone(), stream);
-                service.shared.tasks.spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "connection to the log service cannot be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
-        }
-    }
+    let serve = |stream| serve_connection(service.clone(), stream);
+    accept(
+        &service.shared,
+        listener,
+        "log service",
+        MAX_CONNECTIONS,
+        serve,
+    )
+    .await;
 }
 
 async fn serve_connection(service: Arc<LogService>, stream: TcpStream) {
