@@ -5,6 +5,7 @@
 mod bench;
 mod deb;
 mod image;
+mod links;
 mod packages;
 mod program;
 mod run;
@@ -30,7 +31,7 @@ enum Command {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
-    /// Check sizes of files and functions against the list that may only shrink.
+    /// Check sizes of files and functions against the list that may only shrink, and that no document links to nowhere.
     Tidy,
     /// Write generated files anew: the Helm chart. Tests fail while they are old.
     Generate,
@@ -68,16 +69,21 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 "-D",
                 "warnings",
             ])?;
-            tidy::check()?;
+            tidy()?;
             test(None)
         }
         Command::Test { filter } => test(filter.as_deref()),
-        Command::Tidy => tidy::check(),
+        Command::Tidy => tidy(),
         Command::Generate => generate(),
         Command::Image(image) => image::build(&image),
         Command::Deb(deb) => deb::build(&deb),
         Command::Bench { what } => bench::run(&what),
     }
+}
+
+fn tidy() -> anyhow::Result<()> {
+    tidy::check()?;
+    links::check()
 }
 
 /// `cargo test` rather than a further runner: what the README names is all that is needed.
