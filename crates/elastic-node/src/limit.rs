@@ -1,7 +1,9 @@
 //! How many calls go to the cloud at the same time: up by one with each success, halved by each "too many".
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// After a halving, further refusals of calls that were already under way are not counted again.
 const CALM: Duration = Duration::from_secs(1);

@@ -4,7 +4,9 @@
 //! is the truth about what costs money: a group without a living pod is deleted, a pod whose group is gone is reported.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// A pod bound to one of our nodes, as far as the decision needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]

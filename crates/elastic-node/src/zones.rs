@@ -1,11 +1,11 @@
 //! In which order vSwitches are tried for one pod. Pure; what is remembered about zones is a hint that ages.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use elastic_core::eci_annotations::{InstanceOptions, ScheduleStrategy};
 use elastic_core::names::ZONE_LABEL;
 use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
 
 use crate::config::VSwitch;
 

@@ -254,6 +254,10 @@ pub(crate) async fn run_writer(shared: Arc<Shared>) {
             }
             continue;
         }
+        if !shared.store.keeps() {
+            shared.written.send_replace(version);
+            continue;
+        }
         let store = shared.store.clone();
         let outcome = tokio::task::spawn_blocking(move || (store.write(&batch), batch)).await;
         match outcome {

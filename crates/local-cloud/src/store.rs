@@ -93,11 +93,30 @@ pub(crate) struct Found {
 
 #[derive(Clone)]
 pub(crate) struct Store {
-    database: Arc<Database>,
+    /// `None` when nothing is kept.
+    database: Option<Arc<Database>>,
     path: PathBuf,
 }
 
 impl Store {
+    /// Keeps nothing: for a cloud that lives no longer than its process.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            database: None,
+            path: PathBuf::new(),
+        }
+    }
+
+    /// Whether what is written is kept.
+    pub(crate) fn keeps(&self) -> bool {
+        self.database.is_some()
+    }
+
+    fn database(&self) -> Result<&Database, redb::Error> {
+        let nothing = || redb::Error::Io(std::io::Error::other("this cloud keeps no records"));
+        self.database.as_deref().ok_or_else(nothing)
+    }
+
     /// Opens or creates the file. Blocks.
     pub(crate) fn open(directory: &Path) -> Result<(Self, Found), StoreError> {
         std::fs::create_dir_all(directory).map_err(|source| StoreError::Directory {
@@ -109,7 +128,7 @@ impl Store {
         let database = Database::create(&path).map_err(|error| failed(error.into()))?;
         restrict(&path)?;
         let store = Self {
-            database: Arc::new(database),
+            database: Some(Arc::new(database)),
             path: path.clone(),
         };
         store.check_layout()?;
@@ -136,7 +155,7 @@ impl Store {
 
     /// Creates the tables and answers with the layout.
     fn prepare(&self) -> Result<String, redb::Error> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.database()?.begin_write()?;
         let found = {
             transaction.open_table(GROUPS)?;
             transaction.open_table(TOKENS)?;
@@ -188,7 +207,7 @@ impl Store {
         &self,
         table: TableDefinition<'_, &str, &[u8]>,
     ) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.database()?.begin_read()?;
         let table = transaction.open_table(table)?;
         let mut rows = Vec::new();
         for row in table.iter()? {
@@ -209,12 +228,15 @@ impl Store {
 
     /// Writes a batch durably. Blocks.
     pub(crate) fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        if !self.keeps() {
+            return Ok(());
+        }
         self.write_rows(batch)
             .map_err(|error| database_error("write", &self.path, error))
     }
 
     fn write_rows(&self, batch: &Batch) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.database()?.begin_write()?;
         {
             let mut groups = transaction.open_table(GROUPS)?;
             for (id, group) in &batch.groups {
@@ -313,7 +335,7 @@ mod tests {
     fn a_file_of_another_layout_is_refused_with_the_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path()).unwrap();
-        let transaction = store.database.begin_write().unwrap();
+        let transaction = store.database().unwrap().begin_write().unwrap();
         transaction
             .open_table(ABOUT)
             .unwrap()

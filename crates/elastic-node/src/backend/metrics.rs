@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloud_api::model::metrics::{
     CpuMetric, DescribeMultiContainerGroupMetricRequest, MemoryMetric, MetricRecord,
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_api::{ContainerUsage, FilesystemUsage, InterfaceUsage, PodUsage, Traffic, Usage};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::engine::Shared;
 

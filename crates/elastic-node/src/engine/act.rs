@@ -1,12 +1,13 @@
 //! The planner: decides about every pod that has news, and starts actions under the bounds.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloud_api::model::manage::DeleteContainerGroupRequest;
 use elastic_core::events::EventKind;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{Api, ResourceExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::kept::Packer;
@@ -31,13 +32,15 @@ pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken)
     let mut packer = Packer::default();
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
-            () = shared.wake.notified() => {}
+            // Before the news, which may never cease.
             _ = tick.tick() => {
                 shared.state().touch_waiting();
                 write::tell_waiting_pods(&shared);
                 resting::pack_resting(&shared, &mut packer);
             }
+            () = shared.wake.notified() => {}
         }
         decide(&mut shared.state(), policy, Instant::now());
         start(&shared, policy);
@@ -46,7 +49,10 @@ pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken)
 
 /// Decides about every pod that has news.
 pub(super) fn decide(state: &mut State, policy: Policy, at: Instant) {
-    for uid in state.take_dirty() {
+    // In an order of its own, so that the same news always leads to the same calls.
+    let mut news: Vec<String> = state.take_dirty().into_iter().collect();
+    news.sort_unstable();
+    for uid in news {
         let actions = state.decide(&uid, policy, at);
         // One action at a time per pod; the rest is decided again when it has ended.
         let Some(action) = actions.into_iter().next() else {

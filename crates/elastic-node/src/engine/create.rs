@@ -3,7 +3,7 @@
 //! Every try carries the same client token, the pod's UID, so that a repetition after a lost answer finds the first group
 //! instead of making a second.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use elastic_core::pod_sizing::WantedSpec;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use tokio::time::Instant;
 
 use super::kept::Kept;
 use super::references::FetchError;

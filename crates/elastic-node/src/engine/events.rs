@@ -99,6 +99,7 @@ impl EventPoster {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         loop {
             let told = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 told = self.queue.recv() => match told {
                     Some(told) => told,
@@ -119,6 +120,7 @@ impl EventPoster {
                 let busy = self.busy.load(Ordering::Relaxed);
                 let pause = if busy { PACE_BUSY } else { PACE };
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
                 }

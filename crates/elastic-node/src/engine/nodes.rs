@@ -130,6 +130,7 @@ pub(super) async fn manage(
         prepare(&shared, supply.kubelet_version.clone()).await
     };
     let (kubelet_version, found) = tokio::select! {
+        biased;
         () = stop.cancelled() => return Ok(()),
         ready = ready => ready,
     };
@@ -150,6 +151,7 @@ pub(super) async fn manage(
         manager.shared.state().nodes_known = true;
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 Ok(()) = profile.changed() => break,
                 () = tokio::time::sleep(TICK) => manager.remove_empty().await,

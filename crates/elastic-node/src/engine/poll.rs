@@ -5,12 +5,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloud_api::EciError;
 use cloud_api::model::describe::{DescribeContainerGroupsRequest, Tag};
 use cloud_api::model::status::{DescribeContainerGroupStatusRequest, GroupStatusEntry};
 use elastic_core::names::tags;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -45,11 +46,13 @@ pub(super) async fn look_at_cloud(shared: Arc<Shared>, shutdown: CancellationTok
         }
         let pause = eye.pause(begun.elapsed());
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
             () = eye.shared.poke.notified() => {
                 // A burst pokes a thousand times; one short wait serves them all.
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(eye.quick(begun.elapsed())) => {}
                 }

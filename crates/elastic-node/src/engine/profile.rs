@@ -141,7 +141,7 @@ pub(super) async fn follow(
 ) {
     let api: Api<ConfigMap> = Api::namespaced(shared.client.clone(), PROFILE_NAMESPACE);
     let only = watcher::Config::default().fields(&format!("metadata.name={PROFILE_NAME}"));
-    let mut stream = pin!(watcher(api, only).default_backoff());
+    let mut stream = pin!(watcher(api, only).backoff(super::watch::Again::default()));
     let mut follower = Follower {
         shared,
         base,
@@ -152,6 +152,7 @@ pub(super) async fn follow(
     let mut listed = None;
     loop {
         let event = tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             event = stream.next() => event,
             () = tokio::time::sleep(ASK_AGAIN), if follower.unanswered.is_some() => {

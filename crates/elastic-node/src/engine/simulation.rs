@@ -7,13 +7,14 @@
 //! that ends badly prints the command that plays it again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloud_api::model::describe::ContainerGroup;
 use cloud_api::model::status::GroupStatusEntry;
 use elastic_core::names::INSTANCE_ID;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::act;
 use super::kept::Packer;

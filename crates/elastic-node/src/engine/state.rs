@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::facts;
 use super::kept::{Kept, fingerprint};
@@ -15,6 +15,7 @@ use elastic_core::timeline::PodMoments;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use tokio::time::Instant;
 
 use crate::plan::{Action, GroupView, Memory, Now, PodView, Policy, decide};
 use crate::status;

@@ -1,6 +1,6 @@
 //! Bringing a pod's new images into its group without giving up its address.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloud_api::EciError;
 use cloud_api::model::manage::UpdateContainerGroupRequest;
@@ -8,6 +8,7 @@ use elastic_core::events::EventKind;
 use elastic_core::names::APPLIED_IMAGES_ANNOTATION;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Shared, create, facts, write};
 use crate::status::pod_key;

@@ -3,23 +3,52 @@
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 
+/// Before a watch that broke off is taken up again the first time; doubled from there.
+const AGAIN_FIRST: Duration = Duration::from_millis(250);
+/// Longest wait before that: a pod that is deleted while the API is away costs money until the watch is back.
+const AGAIN_MOST: Duration = Duration::from_secs(8);
+
+/// How long to wait before a watch is taken up again. Without chance: a handful of watches is no crowd, and what the
+/// virtual node does can be replayed.
+#[derive(Default)]
+pub(super) struct Again(u32);
+
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let doubled = AGAIN_FIRST.saturating_mul(1 << self.0.min(16));
+        self.0 = self.0.saturating_add(1);
+        Some(doubled.min(AGAIN_MOST))
+    }
+}
+
+impl Backoff for Again {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
 pub(super) async fn watch_pods(shared: Arc<Shared>, node: usize, shutdown: CancellationToken) {
     let name = shared.nodes[node].name.clone();
     let api: Api<Pod> = Api::all(shared.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={name}"));
-    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut stream = pin!(watcher(api, config).backoff(Again::default()));
     let mut listed = HashSet::new();
     loop {
         let event = tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             event = stream.next() => match event {
                 Some(event) => event,
@@ -56,4 +85,22 @@ fn apply(shared: &Shared, node: usize, event: watcher::Event<Pod>, listed: &mut 
         }
     }
     shared.wake.notify_one();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_breaks_off_again_and_again_is_taken_up_more_slowly_up_to_a_bound() {
+        let mut again = Again::default();
+        let waits: Vec<u128> = again
+            .by_ref()
+            .take(8)
+            .map(|wait| wait.as_millis())
+            .collect();
+        assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000]);
+        again.reset();
+        assert_eq!(again.next(), Some(AGAIN_FIRST));
+    }
 }

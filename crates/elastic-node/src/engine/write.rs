@@ -4,7 +4,7 @@
 //! under the same name is never touched.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloud_api::model::status::GroupStatusEntry;
 use elastic_core::eci_profile::Effect;
@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::state::{GroupRecord, PodRecord};
 use super::{Shared, create, facts};

@@ -49,6 +49,7 @@ pub(crate) async fn keep_alive(
             }
         };
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
             Ok(()) = mood.changed() => status_due = Instant::now(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests count as tests
 
 mod burst;
+mod deaths;
 mod kubelet;
 mod life;
 mod profile;

@@ -30,6 +30,16 @@ impl Gateway {
     ) -> Result<Option<Answer>, Refusal> {
         let (head, body) = request.into_parts();
         let body = read_body(body).await?;
+        self.read_call(&head, &body, request_id).await
+    }
+
+    /// Who asks for what; then does it.
+    pub(super) async fn read_call(
+        &self,
+        head: &http::request::Parts,
+        body: &Bytes,
+        request_id: &str,
+    ) -> Result<Option<Answer>, Refusal> {
         let query = read_form(head.uri.query().unwrap_or_default())?;
         let mut parameters = query.clone();
         let content_type = head
@@ -38,7 +48,7 @@ impl Gateway {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
         if content_type.starts_with("application/x-www-form-urlencoded") {
-            let text = std::str::from_utf8(&body).map_err(|_| {
+            let text = std::str::from_utf8(body).map_err(|_| {
                 Refusal::new(400, "InvalidParameter", "The request's body is not UTF-8.")
             })?;
             parameters.extend(read_form(text)?);
@@ -49,7 +59,7 @@ impl Gateway {
             query: &query,
             parameters: &parameters,
             headers: &head.headers,
-            body: &body,
+            body,
         };
         let caller = self.authenticator.check(&signed, &self.shared)?;
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());

@@ -16,7 +16,7 @@ use crate::shared::Shared;
 use authenticate::Authenticator;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -62,6 +62,20 @@ impl Gateway {
             tickets: Tickets::default(),
             exec_sessions: Arc::new(Semaphore::new(MAX_EXEC_SESSIONS)),
         }
+    }
+
+    /// One call of the OpenAPI that did not come over a socket; `None` when its answer is to be lost.
+    pub(crate) async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        let request_id = uuid::Uuid::new_v4().to_string().to_uppercase();
+        let (head, body) = request.into_parts();
+        let outcome = self.read_call(&head, &body, &request_id).await;
+        let answer = outcome.unwrap_or_else(|refusal| Some(refused(&refusal, &request_id)))?;
+        let (head, body) = answer.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes);
+        Some(Response::from_parts(head, body.unwrap_or_default()))
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, AnswerLost> {

@@ -36,12 +36,24 @@ pub(crate) struct Nonces {
     /// In order of arrival: when, which.
     order: VecDeque<(i64, u128)>,
     directory: PathBuf,
-    file: File,
+    /// `None` when they are not to survive the process.
+    file: Option<File>,
     /// When the file was begun.
     begun: i64,
 }
 
 impl Nonces {
+    /// Remembers them for the life of the process only.
+    pub(crate) fn in_memory(now_second: i64) -> Self {
+        Self {
+            known: HashSet::new(),
+            order: VecDeque::new(),
+            directory: PathBuf::new(),
+            file: None,
+            begun: now_second,
+        }
+    }
+
     /// Reads what an earlier process remembered. Blocks.
     pub(crate) fn open(directory: &Path, now_second: i64) -> io::Result<Self> {
         let mut found = Vec::new();
@@ -64,7 +76,7 @@ impl Nonces {
             known: order.iter().map(|(_, hash)| *hash).collect(),
             order: order.into(),
             directory: directory.to_owned(),
-            file: append_to(&directory.join(CURRENT))?,
+            file: Some(append_to(&directory.join(CURRENT))?),
             begun: now_second,
         };
         // Starting anew leaves no half record in the middle of a file.
@@ -91,7 +103,7 @@ impl Nonces {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.file = append_to(&self.directory.join(CURRENT))?;
+        self.file = Some(append_to(&self.directory.join(CURRENT))?);
         Ok(())
     }
 
@@ -123,13 +135,17 @@ impl Nonces {
     }
 
     fn write(&mut self, second: i64, hash: u128) -> io::Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
         if second - self.begun > MEMORY_SECONDS {
             // What lies in the file before this one cannot matter any more.
             std::fs::rename(self.directory.join(CURRENT), self.directory.join(BEFORE))?;
-            self.file = append_to(&self.directory.join(CURRENT))?;
+            self.file = Some(append_to(&self.directory.join(CURRENT))?);
             self.begun = second;
         }
-        self.file.write_all(&record(second, hash))
+        let file = self.file.as_mut();
+        file.map_or(Ok(()), |file| file.write_all(&record(second, hash)))
     }
 }
 
