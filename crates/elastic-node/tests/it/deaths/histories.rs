@@ -10,7 +10,7 @@ use super::fate::Chance;
 use super::world::{NAMESPACE, World, ZONES, text};
 
 /// Played at every build; the environment variable asks for more.
-const HISTORIES: u64 = 60;
+const HISTORIES: u64 = 40;
 const STEPS: u64 = 60;
 const NAMES: u64 = 4;
 const CALM: u32 = 8;
