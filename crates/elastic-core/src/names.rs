@@ -125,6 +125,8 @@ pub const IGNORE_EXIT_CODE_VARIABLE: &str = "ECI_CONTAINER_IGNORE_EXIT_CODE";
 
 /// Written on pods of virtual nodes: the images their group runs, to notice an update in place.
 pub const APPLIED_IMAGES_ANNOTATION: &str = "autoscaling.alibabacloud.com/applied-images";
+/// Written on pods of virtual nodes: `<begin>/<end>` of the life of the service account tokens in their files.
+pub const TOKEN_LIFE_ANNOTATION: &str = "autoscaling.alibabacloud.com/token-life";
 /// On the ConfigMap of the profile: the data that was accepted last.
 pub const ACCEPTED_PROFILE_ANNOTATION: &str = "autoscaling.alibabacloud.com/accepted-profile";
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use elastic_core::eci_profile::Environment;
 use elastic_core::names::VIRTUAL_NODE_PREFIX;
+use jiff::Timestamp;
 use kubelet_api::ServerTls;
 use tokio::net::TcpListener;
 
 use crate::backend::{DirectDialer, PodDialer};
+use crate::tokens::LONG_LIFE;
 
 /// One vSwitch groups may be put into.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +188,29 @@ impl Default for Timing {
     }
 }
 
+/// How service account tokens in the files of running groups are kept valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenPolicy {
+    /// Tokens are asked for with at least this life; a pod that asks for a longer one gets it.
+    pub least_life: Duration,
+    /// Whether tokens are renewed in running groups when four fifths of their life are over. Else, and where a group had
+    /// better not be changed, tokens last long, and an event warns when they are about to end.
+    pub renew_in_place: bool,
+}
+
+impl Default for TokenPolicy {
+    /// For a cloud that does not say what a change of files does to running containers: renew, but seldom.
+    fn default() -> Self {
+        Self {
+            least_life: LONG_LIFE,
+            renew_in_place: true,
+        }
+    }
+}
+
+/// Says what time it is.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// Counts that the virtual nodes keep up to date, for whoever shows them.
 #[derive(Debug, Default)]
 pub struct Figures {
@@ -240,6 +265,10 @@ pub struct VirtualNodeConfig {
     pub large_region: bool,
     /// How port-forward reaches the addresses of groups.
     pub pod_dialer: Arc<dyn PodDialer>,
+    /// How service account tokens are kept valid.
+    pub tokens: TokenPolicy,
+    /// The clock by which tokens are renewed.
+    pub clock: Clock,
     /// Kept up to date while the virtual nodes run, and zero afterwards.
     pub figures: Arc<Figures>,
 }
@@ -266,6 +295,8 @@ impl VirtualNodeConfig {
             max_api_writes: 256,
             large_region: true,
             pod_dialer: Arc::new(DirectDialer),
+            tokens: TokenPolicy::default(),
+            clock: Arc::new(Timestamp::now),
             figures: Arc::default(),
         }
     }
@@ -280,6 +311,11 @@ impl VirtualNodeConfig {
         if let Some(domain) = environment.cluster_domain.clone() {
             self.settings.cluster_domain = domain;
         }
+        if let Some(seconds) = environment.token_least_life_seconds {
+            self.tokens.least_life = Duration::from_secs(seconds.into());
+        }
+        let renewal = environment.token_renewal;
+        self.tokens.renew_in_place = renewal.unwrap_or(self.tokens.renew_in_place);
         self.settings.api_server = environment.api_server.clone().or(self.settings.api_server);
         self.environment = environment;
         self
@@ -297,6 +333,8 @@ mod tests {
             ("ECI_QUOTA_POD", "7"),
             ("CLUSTER_DOMAIN", "shop.local"),
             ("KUBERNETES_APISERVER_HOST", "10.0.0.9"),
+            ("ECI_TOKEN_LEAST_LIFE_SECONDS", "7200"),
+            ("ECI_TOKEN_RENEWAL", "off"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let environment = Environment::parse(&variables.into()).unwrap();
@@ -307,6 +345,11 @@ mod tests {
             ("1000", 7)
         );
         assert_eq!(config.capacity.memory, Capacity::default().memory);
+        let expected = TokenPolicy {
+            least_life: Duration::from_secs(7_200),
+            renew_in_place: false,
+        };
+        assert_eq!(config.tokens, expected);
         assert_eq!(config.settings.cluster_domain, "shop.local");
         assert_eq!(
             config.settings.api_server,

@@ -12,14 +12,16 @@ mod limit;
 mod node;
 mod plan;
 mod status;
+mod tokens;
 mod translate;
 mod zones;
 
 pub use backend::{DirectDialer, PodDialer};
 pub use config::{
-    Capacity, ClusterSettings, Figures, FindZone, NodeEndpoint, OpenEndpoint, Timing, VSwitch,
-    VirtualNodeConfig,
+    Capacity, Clock, ClusterSettings, Figures, FindZone, NodeEndpoint, OpenEndpoint, Timing,
+    TokenPolicy, VSwitch, VirtualNodeConfig,
 };
 pub use engine::{RunError, run_virtual_nodes};
 pub use plan::{Action, GroupView, Memory, Now, PodView, Policy, decide, plan};
+pub use tokens::TokenLife;
 pub use translate::{Identity, References, TranslateError, container_group};

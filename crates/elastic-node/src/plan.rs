@@ -21,6 +21,8 @@ pub struct PodView {
     pub instance: Option<String>,
     /// Its containers name other images than its group runs.
     pub images_changed: bool,
+    /// The service account tokens in its group's files are about to end.
+    pub tokens_due: bool,
 }
 
 /// A container group of this cluster.
@@ -92,6 +94,13 @@ pub enum Action {
     },
     /// Bring the pod's images into its group.
     UpdateImages {
+        /// The pod.
+        uid: String,
+        /// The group.
+        id: String,
+    },
+    /// Bring new service account tokens into the pod's group.
+    RenewTokens {
         /// The pod.
         uid: String,
         /// The group.
@@ -202,7 +211,12 @@ fn with_group(pod: &PodView, group: &GroupView, memory: &Memory) -> Option<Actio
     if pod.images_changed && !group.terminating && !group.ended {
         return Some(Action::UpdateImages { uid, id });
     }
-    memory.status_due.then_some(Action::WriteStatus { uid })
+    if memory.status_due {
+        return Some(Action::WriteStatus { uid });
+    }
+    // Last, because it can wait: a fifth of the tokens' life is left.
+    let renew = pod.tokens_due && !group.terminating && !group.ended;
+    renew.then_some(Action::RenewTokens { uid, id })
 }
 
 /// The group that is the pod's: the one written on it, else the oldest known.

@@ -40,6 +40,10 @@ pub struct Environment {
     pub kubelet_port: Option<u16>,
     /// `ECI_QUOTA_CPU`, `ECI_QUOTA_MEMORY`, `ECI_QUOTA_POD`.
     pub quota: Quota,
+    /// `ECI_TOKEN_LEAST_LIFE_SECONDS`: service account tokens are asked for with at least this life.
+    pub token_least_life_seconds: Option<u32>,
+    /// `ECI_TOKEN_RENEWAL`: whether tokens of running groups are renewed (`in-place`) or only warned about (`off`).
+    pub token_renewal: Option<bool>,
     /// Initial values of the profile: key to variable and value.
     pub profile: BTreeMap<String, (String, String)>,
 }
@@ -66,6 +70,8 @@ impl Environment {
                 memory: amount(&text, "ECI_QUOTA_MEMORY", &mut problems),
                 pods: number(&text, "ECI_QUOTA_POD", &mut problems),
             },
+            token_least_life_seconds: number(&text, "ECI_TOKEN_LEAST_LIFE_SECONDS", &mut problems),
+            token_renewal: renewal(&text, &mut problems),
             profile: PROFILE_VARIABLES
                 .iter()
                 .filter_map(|(variable, key)| {
@@ -77,6 +83,20 @@ impl Environment {
             Ok(environment)
         } else {
             Err(problems)
+        }
+    }
+}
+
+fn renewal(text: &impl Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) -> Option<bool> {
+    const NAME: &str = "ECI_TOKEN_RENEWAL";
+    let value = text(NAME)?;
+    match value.as_str() {
+        "in-place" => Some(true),
+        "off" => Some(false),
+        _ => {
+            let rule = format!("{value:?} is neither in-place nor off");
+            problems.push(Problem::new(NAME, rule));
+            None
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::kept::Packer;
-use super::{Shared, State, create, resting, update, write};
+use super::{Shared, State, create, resting, tokens, update, write};
 use crate::plan::{Action, Policy};
 
 /// What waits for time to pass is decided anew at this interval; the rest when there is news, and with every complete look
@@ -37,6 +37,7 @@ pub(super) async fn plan_until(shared: Arc<Shared>, shutdown: CancellationToken)
             // Before the news, which may never cease.
             _ = tick.tick() => {
                 shared.state().touch_waiting();
+                shared.state().touch_ending_tokens((shared.clock)());
                 write::tell_waiting_pods(&shared);
                 resting::pack_resting(&shared, &mut packer);
             }
@@ -124,7 +125,10 @@ fn start(shared: &Arc<Shared>, policy: Policy) {
 fn is_for_cloud(action: &Action) -> bool {
     matches!(
         action,
-        Action::Create { .. } | Action::Delete { .. } | Action::UpdateImages { .. }
+        Action::Create { .. }
+            | Action::Delete { .. }
+            | Action::UpdateImages { .. }
+            | Action::RenewTokens { .. }
     )
 }
 
@@ -143,6 +147,7 @@ pub(super) fn uid_of(action: &Action) -> &str {
         Action::Create { uid }
         | Action::Delete { uid, .. }
         | Action::UpdateImages { uid, .. }
+        | Action::RenewTokens { uid, .. }
         | Action::WriteStatus { uid }
         | Action::Finish { uid }
         | Action::Lost { uid } => uid,
@@ -154,6 +159,7 @@ async fn carry_out(shared: &Shared, action: &Action) {
         Action::Create { uid } => create::create(shared, uid).await,
         Action::Delete { uid, id } => delete(shared, uid, id).await,
         Action::UpdateImages { uid, id } => update::images(shared, uid, id).await,
+        Action::RenewTokens { uid, id } => tokens::renew(shared, uid, id).await,
         Action::WriteStatus { uid } => write::status(shared, uid).await,
         Action::Finish { uid } => write::finish(shared, uid).await,
         Action::Lost { uid } => write::lost(shared, uid).await,

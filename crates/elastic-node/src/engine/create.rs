@@ -25,6 +25,7 @@ use super::state::GroupFacts;
 use super::{Effective, Shared, facts, write};
 use crate::config::{Architecture, VSwitch};
 use crate::status::pod_key;
+use crate::tokens::TokenLife;
 use crate::translate::{self, Identity, TranslateError};
 use crate::zones;
 
@@ -54,6 +55,7 @@ impl Failure {
 pub(super) struct Prepared {
     pub(super) request: CreateContainerGroupRequest,
     options: InstanceOptions,
+    pub(super) token_life: Option<TokenLife>,
 }
 
 pub(super) async fn create(shared: &Shared, uid: &str) {
@@ -158,7 +160,11 @@ pub(super) async fn prepare(
     if node.spec.architecture == Architecture::Arm64 {
         request.cpu_architecture = Some("ARM64".to_owned());
     }
-    Ok(Prepared { request, options })
+    Ok(Prepared {
+        request,
+        options,
+        token_life: references.token_life,
+    })
 }
 
 async fn try_create(
@@ -172,6 +178,7 @@ async fn try_create(
     let Prepared {
         mut request,
         options,
+        token_life,
     } = prepare(shared, &effective, pod, node).await?;
     let sizes = translate::sizes(pod).map_err(|error| Failure::Refused(error.to_string()))?;
     let places = zones::order(
@@ -208,6 +215,7 @@ async fn try_create(
                             &request,
                             place,
                             &request_id,
+                            token_life,
                         )),
                         owner: pod.namespace().zip(pod.metadata.name.clone()),
                         described: false,

@@ -5,21 +5,28 @@ use std::collections::BTreeMap;
 use cloud_api::catalog::Catalog;
 use cloud_api::model::create::CreateContainerGroupRequest;
 use cloud_api::model::describe::ContainerGroup;
-use elastic_core::names::{self, APPLIED_IMAGES_ANNOTATION};
+use elastic_core::names::{self, APPLIED_IMAGES_ANNOTATION, TOKEN_LIFE_ANNOTATION};
 use elastic_core::pod_sizing::{PodSize, WantedSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::Effective;
 use crate::config::VSwitch;
+use crate::tokens::TokenLife;
 use crate::translate;
 
 type Annotations = BTreeMap<String, String>;
 
 /// Event that names the image cache.
 const CACHE_HIT: &str = "SuccessfulHitImageCache";
-/// Annotations that users write as wishes: their words stay.
-const WISHES: [&str; 2] = [names::ECI_VSWITCH, names::ECI_SECURITY_GROUP];
+/// Annotations that users write as wishes (their words stay), and those that are written again when a group is changed
+/// in place: what is on the pod is newer than what was known at the group's creation.
+const STAYING: [&str; 4] = [
+    names::ECI_VSWITCH,
+    names::ECI_SECURITY_GROUP,
+    APPLIED_IMAGES_ANNOTATION,
+    TOKEN_LIFE_ANNOTATION,
+];
 
 /// What is known when a group has been accepted.
 pub(super) fn accepted(
@@ -28,6 +35,7 @@ pub(super) fn accepted(
     request: &CreateContainerGroupRequest,
     place: &VSwitch,
     request_id: &str,
+    tokens: Option<TokenLife>,
 ) -> Annotations {
     let settings = &effective.settings;
     let mut all = Annotations::new();
@@ -39,6 +47,7 @@ pub(super) fn accepted(
     put(names::CLIENT_TOKEN, request.client_token.clone());
     put("ProviderCreate", Some("done".to_owned()));
     put(APPLIED_IMAGES_ANNOTATION, Some(images(pod)));
+    put(TOKEN_LIFE_ANNOTATION, tokens.map(|life| life.to_string()));
     put(names::REQUEST_ID, Some(request_id.to_owned()));
     put(names::SCHEDULE_RESULT, Some("finished".to_owned()));
     put(names::INSTANCE_ZONE, Some(place.zone.clone()));
@@ -135,12 +144,12 @@ pub(super) fn sold(catalog: &Catalog, wish: &WantedSpec) -> WantedSpec {
     }
 }
 
-/// Those facts that are to be written: users' wishes keep their words.
+/// Those facts that are to be written.
 pub(super) fn to_write(pod: &Pod, facts: &Annotations) -> Annotations {
     let written = pod.annotations();
     let differs = |(key, value): &(&String, &String)| match written.get(*key) {
         None => true,
-        Some(_) if WISHES.contains(&key.as_str()) => false,
+        Some(_) if STAYING.contains(&key.as_str()) => false,
         Some(found) => found != *value,
     };
     let pairs = facts.iter().filter(differs);

@@ -17,6 +17,7 @@ mod resting;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod tokens;
 mod update;
 mod watch;
 mod write;
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::PodDialer;
-use crate::config::{Figures, Timing, VirtualNodeConfig};
+use crate::config::{Clock, Figures, Timing, TokenPolicy, VirtualNodeConfig};
 use crate::limit::AdaptiveLimit;
 use nodes::NodeTable;
 pub(crate) use profile::Effective;
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) poke: Notify,
     pub(crate) tracker: TaskTracker,
     pub(crate) figures: Arc<Figures>,
+    pub(crate) tokens: TokenPolicy,
+    pub(crate) clock: Clock,
     /// The profile in force; nothing runs before the first.
     profile: watching::Receiver<profile::InForce>,
     state: Mutex<State>,
@@ -103,7 +106,11 @@ pub async fn run_virtual_nodes(
     let (events, posting) = events::EventSink::new(client.clone());
     let (in_force, profile) = watching::channel(profile::InForce::default());
     let shared = Arc::new(Shared {
-        references: references::ReferenceCache::new(client.clone()),
+        references: references::ReferenceCache::new(
+            client.clone(),
+            config.tokens,
+            config.clock.clone(),
+        ),
         client,
         cloud,
         cluster_id: config.cluster_id,
@@ -118,8 +125,10 @@ pub async fn run_virtual_nodes(
         poke: Notify::new(),
         tracker: TaskTracker::new(),
         figures: config.figures,
+        tokens: config.tokens,
+        clock: config.clock,
         profile: profile.clone(),
-        state: Mutex::default(),
+        state: Mutex::new(State::new(config.tokens)),
     });
     let base = profile::Base {
         v_switches: config.v_switches,
@@ -150,6 +159,11 @@ pub async fn run_virtual_nodes(
         outcome
     };
     let (outcome, ()) = tokio::join!(managing, act::plan_until(shared.clone(), stop.clone()));
+    wind_up(&shared).await;
+    outcome
+}
+
+async fn wind_up(shared: &Shared) {
     shared.tracker.close();
     if tokio::time::timeout(SHUTDOWN_GRACE, shared.tracker.wait())
         .await
@@ -160,5 +174,4 @@ pub async fn run_virtual_nodes(
         );
     }
     shared.figures.set(0, 0);
-    outcome
 }

@@ -16,16 +16,14 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use crate::config::{Clock, TokenPolicy};
+use crate::tokens::{self, TokenLife};
 use crate::translate::{ClaimState, References, TokenKey};
 
 /// How long a fetched object is used for further pods.
 const FRESH: Duration = Duration::from_millis(500);
 /// How long the labels of a namespace are used.
 const NAMESPACE_FRESH: Duration = Duration::from_secs(2);
-/// A file of a running group cannot be renewed without restarting its containers, so a token has to last for the pod's
-/// life. It is bound to the pod and worth nothing when the pod is gone; a year is what Kubernetes itself gives to clients
-/// that do not read their token again.
-const TOKEN_LIFE_LEAST_SECONDS: i64 = 365 * 86_400;
 /// Entries kept; the oldest half goes when there are more.
 const MAX_ENTRIES: usize = 1_024;
 
@@ -83,6 +81,8 @@ type Key = (String, String);
 
 pub(crate) struct ReferenceCache {
     client: Client,
+    tokens: TokenPolicy,
+    clock: Clock,
     config_maps: Fresh<Key, Option<ConfigMap>>,
     secrets: Fresh<Key, Option<Secret>>,
     claims: Fresh<Key, ClaimState>,
@@ -90,9 +90,11 @@ pub(crate) struct ReferenceCache {
 }
 
 impl ReferenceCache {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, tokens: TokenPolicy, clock: Clock) -> Self {
         Self {
             client,
+            tokens,
+            clock,
             config_maps: Fresh::new(FRESH),
             secrets: Fresh::new(FRESH),
             claims: Fresh::new(FRESH),
@@ -130,7 +132,11 @@ impl ReferenceCache {
             .unwrap_or_else(|| "default".to_owned());
         for token in needed.tokens {
             let found = self.token(pod, &namespace, &account, &token).await?;
-            references.tokens.extend(found.map(|found| (token, found)));
+            if let Some((text, life)) = found {
+                references.tokens.insert(token, text);
+                let first = references.token_life.filter(|first| first.end <= life.end);
+                references.token_life = first.or(Some(life));
+            }
         }
         for name in needed.claims {
             let key = (namespace.clone(), name.clone());
@@ -197,7 +203,12 @@ impl ReferenceCache {
         namespace: &str,
         account: &str,
         key: &TokenKey,
-    ) -> Result<Option<String>, FetchError> {
+    ) -> Result<Option<(String, TokenLife)>, FetchError> {
+        let least = tokens::least_life(pod, &self.tokens).as_secs();
+        let wanted = i64::try_from(least)
+            .unwrap_or(i64::MAX)
+            .max(key.expiration_seconds);
+        let begin = (self.clock)();
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
@@ -205,7 +216,7 @@ impl ReferenceCache {
                     .filter(|text| !text.is_empty())
                     .into_iter()
                     .collect(),
-                expiration_seconds: Some(key.expiration_seconds.max(TOKEN_LIFE_LEAST_SECONDS)),
+                expiration_seconds: Some(wanted),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
                     kind: Some("Pod".to_owned()),
@@ -219,7 +230,12 @@ impl ReferenceCache {
             .create_token_request(account, &PostParams::default(), &request)
             .await
         {
-            Ok(answer) => Ok(answer.status.map(|status| status.token)),
+            Ok(answer) => {
+                // What was granted: the API server may cap what is asked for.
+                let granted = answer.spec.expiration_seconds.unwrap_or(wanted);
+                let life = TokenLife::of(begin, granted);
+                Ok(answer.status.map(|status| (status.token, life)))
+            }
             // The cluster issues no tokens, or the account is gone: the pod runs without one, as far as it goes.
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 405 => {
                 tracing::debug!(

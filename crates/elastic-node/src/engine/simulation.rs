@@ -270,7 +270,7 @@ impl World {
                 }
                 None => Answer::NotFound,
             },
-            Action::UpdateImages { .. } => Answer::Done,
+            Action::UpdateImages { .. } | Action::RenewTokens { .. } => Answer::Done,
             Action::WriteStatus { uid } => {
                 let shown = self.state.shown_group(uid).map(|(id, group)| {
                     let entry = group.entry.as_ref();

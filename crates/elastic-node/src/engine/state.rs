@@ -17,8 +17,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use crate::config::TokenPolicy;
 use crate::plan::{Action, GroupView, Memory, Now, PodView, Policy, decide};
 use crate::status;
+use crate::tokens;
 use crate::zones::Resting;
 
 /// A deletion the cloud accepted is asked for again when the group still runs after this.
@@ -31,14 +33,17 @@ pub(crate) struct PodRecord {
     pub(super) kept: Kept<Pod>,
     view: PodView,
     version: Option<u64>,
+    /// When the service account tokens in its group's files are to be renewed.
+    renew_tokens_at: Option<Timestamp>,
     pub(crate) namespace: Box<str>,
     pub(crate) name: Box<str>,
     pub(crate) node: usize,
 }
 
 impl PodRecord {
-    fn new(pod: Pod, node: usize) -> Self {
+    fn new(pod: Pod, node: usize, tokens: &TokenPolicy) -> Self {
         Self {
+            renew_tokens_at: tokens::renew_at(&pod, tokens),
             view: pod_view(&pod),
             version: version(&pod),
             namespace: pod.namespace().unwrap_or_default().into(),
@@ -134,6 +139,7 @@ pub(crate) struct State {
     pub(crate) for_api: VecDeque<Action>,
     pub(crate) cloud_calls: usize,
     pub(crate) api_writes: usize,
+    tokens: TokenPolicy,
 }
 
 /// How busy the cloud is with our groups.
@@ -145,6 +151,13 @@ pub(crate) struct Motion {
 }
 
 impl State {
+    pub(crate) fn new(tokens: TokenPolicy) -> Self {
+        Self {
+            tokens,
+            ..Self::default()
+        }
+    }
+
     /// A node that is watched from now on.
     pub(crate) fn add_node(&mut self, node: usize) {
         self.pods_known.insert(node, false);
@@ -201,6 +214,24 @@ impl State {
         self.dirty.extend(waiting);
     }
 
+    /// Pods whose tokens are to be renewed by now.
+    pub(crate) fn touch_ending_tokens(&mut self, now: Timestamp) {
+        for (uid, record) in &mut self.pods {
+            if record.renew_tokens_at.is_some_and(|at| at <= now) && !record.view.tokens_due {
+                record.view.tokens_due = true;
+                self.dirty.insert(uid.clone());
+            }
+        }
+    }
+
+    /// The tokens of a pod are to be renewed (again) at this moment, or never.
+    pub(crate) fn put_off_tokens(&mut self, uid: &str, until: Option<Timestamp>) {
+        if let Some(record) = self.pods.get_mut(uid) {
+            record.renew_tokens_at = until;
+            record.view.tokens_due = false;
+        }
+    }
+
     pub(crate) fn touch_all(&mut self) {
         self.dirty.extend(self.pods.keys().cloned());
         self.dirty.extend(self.by_uid.keys().cloned());
@@ -254,7 +285,7 @@ impl State {
         }
         let is_new = before.is_none();
         let was_deleting = before.is_some_and(|known| known.view.deleting);
-        let record = PodRecord::new(pod, node);
+        let record = PodRecord::new(pod, node, &self.tokens);
         let deleting = record.view.deleting;
         self.pods.insert(uid.clone(), record);
         let notes = self.notes(&uid);
@@ -576,6 +607,7 @@ fn pod_view(pod: &Pod) -> PodView {
         ended: matches!(phase, Some("Succeeded" | "Failed")),
         instance: pod.annotations().get(INSTANCE_ID).cloned(),
         images_changed: facts::images_changed(pod),
+        tokens_due: false,
     }
 }
 

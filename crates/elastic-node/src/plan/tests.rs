@@ -16,6 +16,7 @@ fn pod(uid: &str) -> PodView {
         ended: false,
         instance: None,
         images_changed: false,
+        tokens_due: false,
     }
 }
 
@@ -296,6 +297,40 @@ fn other_images_are_brought_into_a_living_group_only() {
     assert_eq!(what(&changed, &over), []);
 }
 
+#[test]
+fn tokens_are_renewed_in_a_living_group_when_nothing_else_is_to_be_done() {
+    let start = Instant::now();
+    let due = PodView {
+        tokens_due: true,
+        ..pod("u")
+    };
+    let what = |pod: &PodView, group: &GroupView, status_due: bool| {
+        let memory = Memory {
+            status_due,
+            ..Memory::default()
+        };
+        decide(Some(pod), &[group], &memory, POLICY, now(start, 9))
+    };
+    let living = group("g", "u", start);
+    let renew = Action::RenewTokens {
+        uid: "u".into(),
+        id: "g".into(),
+    };
+    assert_eq!(what(&due, &living, false), [renew]);
+    let status = Action::WriteStatus { uid: "u".into() };
+    assert_eq!(what(&due, &living, true), [status]);
+    let going = GroupView {
+        terminating: true,
+        ..living.clone()
+    };
+    assert_eq!(what(&due, &going, false), []);
+    let over = GroupView {
+        ended: true,
+        ..living
+    };
+    assert_eq!(what(&due, &over, false), []);
+}
+
 /// One thing that happens in the world on paper.
 #[derive(Clone, Debug)]
 enum Step {
@@ -352,7 +387,9 @@ impl World {
                 }
                 Action::Finish { uid } => drop(self.pods.remove(&uid)),
                 Action::Lost { uid } => self.pods.get_mut(&uid).unwrap().ended = true,
-                Action::WriteStatus { .. } | Action::UpdateImages { .. } => {}
+                Action::WriteStatus { .. }
+                | Action::UpdateImages { .. }
+                | Action::RenewTokens { .. } => {}
             }
         }
     }

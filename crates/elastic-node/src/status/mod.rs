@@ -51,6 +51,8 @@ fn phase(pod: &Pod, entry: &GroupStatusEntry) -> &'static str {
     match &entry.status {
         GroupStatus::Running => container::outcome(pod, entry).unwrap_or("Running"),
         GroupStatus::Terminating => "Running",
+        // New files for containers that go on running take nothing from a pod.
+        GroupStatus::Updating if cloud_says(entry, "Ready") => "Running",
         GroupStatus::Succeeded => "Succeeded",
         GroupStatus::Failed if !never_restarts(pod) && !container::any_started(entry) => "Pending",
         GroupStatus::Failed | GroupStatus::Expired | GroupStatus::ScheduleFailed => "Failed",
@@ -72,8 +74,11 @@ fn reason(entry: &GroupStatusEntry) -> Option<String> {
 
 /// Whether all containers run and take requests, by the cloud's word.
 pub(crate) fn is_ready(entry: &GroupStatusEntry) -> bool {
-    entry.status == GroupStatus::Running
-        && cloud_condition(entry, "Ready").is_some_and(|found| found.status == "True")
+    entry.status == GroupStatus::Running && cloud_says(entry, "Ready")
+}
+
+fn cloud_says(entry: &GroupStatusEntry, kind: &str) -> bool {
+    cloud_condition(entry, kind).is_some_and(|found| found.status == "True")
 }
 
 fn cloud_condition<'e>(entry: &'e GroupStatusEntry, kind: &str) -> Option<&'e CloudCondition> {

@@ -75,6 +75,13 @@ fn every_group_status_has_its_phase() {
 }
 
 #[test]
+fn a_group_that_gets_new_files_while_its_containers_go_on_stays_ready() {
+    let status = show(&entry("Updating", true));
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(condition(&status, "Ready")["status"], "True");
+}
+
+#[test]
 fn a_ready_group_makes_a_ready_pod_with_its_address() {
     let status = show(&entry("Running", true));
     assert_eq!(status["podIP"], "10.4.1.7");

@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use super::expand::expand;
 use super::{Identity, TokenKey, TranslateError};
 use crate::config::ClusterSettings;
+use crate::tokens::TokenLife;
 
 /// The objects a pod refers to, all of its own namespace; `None` for one that was looked for and does not exist.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct References {
     pub secrets: BTreeMap<String, Option<Secret>>,
     /// Service account tokens by what was asked for.
     pub tokens: BTreeMap<TokenKey, String>,
+    /// The life of the token that ends first.
+    pub token_life: Option<TokenLife>,
     /// PersistentVolumeClaims by name.
     pub claims: BTreeMap<String, ClaimState>,
 }

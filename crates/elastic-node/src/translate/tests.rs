@@ -69,6 +69,7 @@ fn references() -> References {
             "t-1".to_owned(),
         )]
         .into(),
+        token_life: None,
         claims: [
             ("media".to_owned(), bound(json!({"nfs": {"server": "nas.example", "path": "/media", "readOnly": true}}))),
             (

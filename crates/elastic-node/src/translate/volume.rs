@@ -14,6 +14,8 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::TranslateError;
+use crate::tokens::DEFAULT_LIFE_SECONDS;
+
 use super::environment::{ClaimState, Context, field_text, resource_value};
 
 /// CSI driver of NAS file systems.
@@ -37,7 +39,9 @@ impl From<&ServiceAccountTokenProjection> for TokenKey {
                 .audience
                 .clone()
                 .unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned()),
-            expiration_seconds: projection.expiration_seconds.unwrap_or(3_600),
+            expiration_seconds: projection
+                .expiration_seconds
+                .unwrap_or(DEFAULT_LIFE_SECONDS),
         }
     }
 }

@@ -9,5 +9,6 @@ mod life;
 mod profile;
 mod support;
 mod sweep;
+mod tokens;
 mod whole;
 mod zones;

@@ -95,6 +95,14 @@ impl Scene {
     }
 
     pub fn start_nodes_at(&mut self, endpoints: Vec<NodeEndpoint>) {
+        self.start_nodes_with(endpoints, |_| {});
+    }
+
+    pub fn start_nodes_with(
+        &mut self,
+        endpoints: Vec<NodeEndpoint>,
+        change: impl FnOnce(&mut VirtualNodeConfig),
+    ) {
         let switches = ZONES.iter().map(|zone| VSwitch {
             id: switch(zone),
             zone: (*zone).to_owned(),
@@ -105,6 +113,7 @@ impl Scene {
         config.timing.sweep = Duration::from_millis(400);
         config.timing.retry_first = Duration::from_millis(200);
         config.timing.retry_most = Duration::from_millis(400);
+        change(&mut config);
         let shutdown = CancellationToken::new();
         let (client, eci, token) = (self.client.clone(), self.eci.clone(), shutdown.clone());
         let task =

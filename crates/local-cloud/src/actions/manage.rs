@@ -8,7 +8,7 @@ use crate::gateway::refusal::Refusal;
 use crate::shared::ask_to_delete;
 use crate::state::State;
 use crate::state::record::{ContainerRecord, GroupRecord};
-use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
+use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest, VolumeSpec};
 use cloud_api::model::manage::*;
 use cloud_api::model::{EmptyResponse, GroupStatus};
 use std::sync::Arc;
@@ -215,17 +215,29 @@ fn apply(
 }
 
 /// The containers that an update starts anew: those that look different now. All of them when something changes
-/// that they share.
+/// that they share; new content of configuration files is only written where they read it.
 fn concerned(
     before: &CreateContainerGroupRequest,
     next: &CreateContainerGroupRequest,
 ) -> Option<Vec<String>> {
     let shared_stays = before.init_container == next.init_container
-        && before.volume == next.volume
+        && places(&before.volume) == places(&next.volume)
         && before.dns_config == next.dns_config;
     let pairs = before.container.iter().zip(&next.container);
     let changed = pairs.filter(|(old, new)| old != new);
     shared_stays.then(|| changed.map(|(_, new)| new.name.clone()).collect())
+}
+
+/// Volumes without what is written in configuration files.
+fn places(volumes: &[VolumeSpec]) -> Vec<VolumeSpec> {
+    let mut volumes = volumes.to_vec();
+    for files in volumes
+        .iter_mut()
+        .filter_map(|volume| volume.config_file_volume.as_mut())
+    {
+        files.config_file_to_path.clear();
+    }
+    volumes
 }
 
 /// An update changes containers; it neither adds nor removes any.

@@ -100,6 +100,11 @@ impl Supervisor {
             renewing.is_none_or(|names| names.iter().any(|known| known == name))
         };
         teardown::stop_some(&self.shared, plan, &concerns).await;
+        // Containers that go on running find new files before the group is said to run again. What fails here is
+        // tried again, and told, by the next round.
+        if let Err(error) = self.shared.backend.prepare(plan).await {
+            tracing::warn!(group = %plan.id, %error, "files of a group cannot be renewed yet");
+        }
         self.shared.change(&self.id, |record, now| {
             record.applied_generation = group.generation;
             let mut concerned = false;

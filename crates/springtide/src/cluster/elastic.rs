@@ -8,7 +8,7 @@ use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
 use elastic_controllers::{AdmissionConfig, AdmissionIdentity, ControllersConfig, WebhookAddress};
 use elastic_core::eci_profile::EciProfile;
 use elastic_metrics::{MetricsConfig, MetricsTls};
-use elastic_node::{ClusterSettings, NodeEndpoint, VSwitch, VirtualNodeConfig};
+use elastic_node::{ClusterSettings, NodeEndpoint, TokenPolicy, VSwitch, VirtualNodeConfig};
 use kubelet_api::ServerTls;
 use local_apiserver::ApiServer;
 use local_network::{CONTROL_ADDRESS, ClusterNetwork};
@@ -165,6 +165,11 @@ async fn virtual_nodes(
         kubernetes_service: Some(("10.96.0.1".to_string(), 443)),
         security_group: cloud.security_groups.first().cloned(),
         ..ClusterSettings::default()
+    };
+    // The local cloud starts nothing anew for new files, so pods get tokens as short-lived as they ask for.
+    config.tokens = TokenPolicy {
+        least_life: std::time::Duration::ZERO,
+        renew_in_place: true,
     };
     config.pod_dialer = addresses::pod_dialer(network.sockets());
     Ok(config)

@@ -40,7 +40,7 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Makes all volumes of a group; what is there stays as it is. The group's directory is closed to other users of the
+/// Makes all volumes of a group; what is there stays as it is, and configuration files become what is asked for. The group's directory is closed to other users of the
 /// machine, because volumes hold secrets.
 pub(super) async fn make(directory: &Path, plan: &GroupPlan) -> Result<(), BackendError> {
     let (directory, request) = (directory.to_owned(), plan.request.clone());
@@ -54,15 +54,17 @@ pub(super) async fn make(directory: &Path, plan: &GroupPlan) -> Result<(), Backe
         };
         close().map_err(failed(&directory))?;
         let volumes = directory.join("volumes");
+        // Beside the volumes, where no container looks.
+        let scratch = directory.join("new-file");
         request
             .volume
             .iter()
-            .try_for_each(|volume| make_volume(&volumes.join(&volume.name), volume))
+            .try_for_each(|volume| make_volume(&scratch, &volumes.join(&volume.name), volume))
     })
     .await
 }
 
-fn make_volume(path: &Path, volume: &VolumeSpec) -> Result<(), BackendError> {
+fn make_volume(scratch: &Path, path: &Path, volume: &VolumeSpec) -> Result<(), BackendError> {
     if volume.nfs_volume.is_some() {
         // The share is there already, elsewhere.
         return Ok(());
@@ -75,19 +77,16 @@ fn make_volume(path: &Path, volume: &VolumeSpec) -> Result<(), BackendError> {
         volume
             .config_file_volume
             .iter()
-            .try_for_each(|files| write_files(path, files))
+            .try_for_each(|files| write_files(scratch, path, files))
     };
     make().map_err(failed(path))
 }
 
-fn write_files(path: &Path, volume: &ConfigFileVolumeSpec) -> io::Result<()> {
+fn write_files(scratch: &Path, path: &Path, volume: &ConfigFileVolumeSpec) -> io::Result<()> {
+    let mut wanted = BTreeSet::new();
     for file in &volume.config_file_to_path {
         let target = path.join(&file.path);
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
-        }
         let content = STANDARD.decode(&file.content).map_err(io::Error::other)?;
-        fs::write(&target, content)?;
         let mode = file
             .mode
             .or(volume.default_mode)
@@ -95,7 +94,41 @@ fn write_files(path: &Path, volume: &ConfigFileVolumeSpec) -> io::Result<()> {
         let mode = mode
             .filter(|mode| *mode <= 0o7777)
             .unwrap_or(DEFAULT_FILE_MODE);
-        fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
+        write_file(scratch, &target, &content, mode)?;
+        wanted.insert(target);
+    }
+    remove_others(path, &wanted)
+}
+
+/// A container that reads meanwhile sees the old file or the new one, whole.
+fn write_file(scratch: &Path, target: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let same_mode = |found: fs::Metadata| found.permissions().mode() & 0o7777 == mode;
+    if fs::read(target).is_ok_and(|found| found == content)
+        && fs::metadata(target).is_ok_and(same_mode)
+    {
+        return Ok(());
+    }
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(scratch, content)?;
+    fs::set_permissions(scratch, fs::Permissions::from_mode(mode))?;
+    fs::rename(scratch, target)
+}
+
+/// Takes away what is no longer asked for.
+fn remove_others(directory: &Path, wanted: &BTreeSet<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.is_symlink() {
+            if wanted.iter().any(|file| file.starts_with(&path)) {
+                remove_others(&path, wanted)?;
+            } else {
+                fs::remove_dir_all(&path)?;
+            }
+        } else if !wanted.contains(&path) {
+            fs::remove_file(&path)?;
+        }
     }
     Ok(())
 }
@@ -398,6 +431,41 @@ mod tests {
                 & 0o7777,
             0o600
         );
+    }
+
+    #[tokio::test]
+    async fn files_become_what_is_asked_for_now() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = directory.path().join("volumes/conf");
+        let before = plan(vec![config("a/b.conf", None)], Vec::new());
+        make(directory.path(), &before).await.unwrap();
+        let inode = |path: &str| {
+            let found = fs::metadata(files.join(path)).unwrap();
+            std::os::unix::fs::MetadataExt::ino(&found)
+        };
+        let first = inode("a/b.conf");
+        make(directory.path(), &before).await.unwrap();
+        assert_eq!(inode("a/b.conf"), first, "what is right is left alone");
+        let mut volume = config("a/b.conf", None);
+        let spec = volume.config_file_volume.as_mut().unwrap();
+        spec.config_file_to_path[0].content = "aG8=".to_owned();
+        spec.config_file_to_path.push(ConfigFileToPath {
+            path: "c".to_owned(),
+            ..Default::default()
+        });
+        make(directory.path(), &plan(vec![volume], Vec::new()))
+            .await
+            .unwrap();
+        assert_eq!(fs::read(files.join("a/b.conf")).unwrap(), b"ho");
+        assert_ne!(
+            inode("a/b.conf"),
+            first,
+            "it is replaced, never half written"
+        );
+        assert!(files.join("c").exists());
+        let after = plan(vec![config("d", None)], Vec::new());
+        make(directory.path(), &after).await.unwrap();
+        assert_eq!(names(&files).await.unwrap(), ["d"]);
     }
 
     #[tokio::test]

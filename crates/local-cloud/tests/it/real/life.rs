@@ -6,7 +6,8 @@ use bytes::Bytes;
 use cloud_api::exec::{Frame, connect};
 use cloud_api::model::GroupStatus;
 use cloud_api::model::create::*;
-use cloud_api::model::manage::ExecContainerCommandRequest;
+use cloud_api::model::describe::ContainerGroup;
+use cloud_api::model::manage::{ExecContainerCommandRequest, UpdateContainerGroupRequest};
 use cloud_api::model::metrics::DescribeMultiContainerGroupMetricRequest;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -296,5 +297,59 @@ async fn an_unknown_image_is_told_where_people_look_and_the_group_can_go() {
             .any(|event| event.reason == "Failed" && event.message.contains("none/such")),
         "{events:?}"
     );
+    world.finish(test).await;
+}
+
+/// A group whose container prints its configuration file.
+fn reader(text: &str) -> CreateContainerGroupRequest {
+    let mut main = script(
+        "web",
+        "trap 'exit 0' TERM; while :; do sleep 1 & wait; done",
+    );
+    main.volume_mount = vec![mount("conf", "/conf")];
+    let mut request = group("reader", main);
+    request.volume = vec![VolumeSpec {
+        name: "conf".to_owned(),
+        volume_type: "ConfigFileVolume".to_owned(),
+        config_file_volume: Some(ConfigFileVolumeSpec {
+            default_mode: None,
+            config_file_to_path: vec![ConfigFileToPath {
+                path: "token".to_owned(),
+                content: text.to_owned(),
+                mode: None,
+            }],
+        }),
+        ..Default::default()
+    }];
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_content_of_a_file_reaches_a_running_container() {
+    let world = World::new().await;
+    let test = world.start().await;
+    let id = test.create(&reader("b25l")).await;
+    let before = test.until(&id, GroupStatus::Running).await;
+    let read = exec(&id, &["cat", "/conf/token"], true);
+    let seen = || async { test.client.call(&read).await.unwrap().sync_response };
+    assert_eq!(seen().await, Some("one".to_owned()));
+    let update = UpdateContainerGroupRequest {
+        container_group_id: id.clone(),
+        update_type: Some("IncrementalUpdate".to_owned()),
+        volume: reader("dHdv").volume,
+        ..Default::default()
+    };
+    test.client.call(&update).await.unwrap();
+    let after = test.until(&id, GroupStatus::Running).await;
+    assert_eq!(seen().await, Some("two".to_owned()));
+    let state = |group: &ContainerGroup| {
+        let container = &group.containers[0];
+        let started = container.current_state.as_ref();
+        (
+            container.restart_count,
+            started.and_then(|state| state.start_time.clone()),
+        )
+    };
+    assert_eq!(state(&after), state(&before), "nothing is started anew");
     world.finish(test).await;
 }
