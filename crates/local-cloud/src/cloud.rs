@@ -15,6 +15,7 @@ use crate::state::faults::{Fault, FaultOrder};
 use crate::state::pools::{Pools, milli};
 use crate::store::{Store, StoreError};
 use crate::{metrics, supervisor};
+use cloud_api::model::create::CreateContainerGroupRequest;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,6 +140,12 @@ impl LocalCloud {
     /// Ids of all groups that are still listed, ended ones included.
     pub fn group_ids(&self) -> Vec<String> {
         self.shared.state().groups.keys().cloned().collect()
+    }
+
+    /// What a group was asked for with, as it arrived; descriptions do not tell all of it.
+    pub fn request_of(&self, id: &str) -> Option<Arc<CreateContainerGroupRequest>> {
+        let state = self.shared.state();
+        state.groups.get(id).map(|group| group.request.clone())
     }
 
     /// Changes a zone's stock of vCPU; `false` when there is no such zone. Running groups stay.

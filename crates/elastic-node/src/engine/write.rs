@@ -20,7 +20,9 @@ use tokio::time::Instant;
 
 use super::state::{GroupRecord, PodRecord};
 use super::{Shared, create, facts};
-use crate::status::{failure_status, lost_status, never_restarts, pod_key, pod_status};
+use crate::status::{
+    STILLBORN, STILLBORN_MESSAGE, failure_status, lost_status, never_restarts, pod_key, pod_status,
+};
 use crate::translate::is_daemon;
 
 /// Wait after a refused write.
@@ -118,6 +120,7 @@ pub(super) async fn status(shared: &Shared, uid: &str) {
         (pod, record.node, status, notes, entry.mark)
     };
     let (pod, node, status, notes, written) = prepared;
+    tell_stillborn(shared, &pod, &status);
     let effect = added_by_rules(shared, &pod, uid).await;
     let mut notes = notes;
     for (key, value) in effect.annotations {
@@ -129,6 +132,19 @@ pub(super) async fn status(shared: &Shared, uid: &str) {
     let body = json!({"metadata": metadata, "status": status_value(&status)});
     if patch(shared, &pod, node, uid, body).await {
         shared.state().status_written(uid, written);
+    }
+}
+
+/// A pod that waits for a group that has failed says so once.
+fn tell_stillborn(shared: &Shared, pod: &Pod, status: &PodStatus) {
+    let before = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.reason.as_deref());
+    if status.reason.as_deref() == Some(STILLBORN) && before != Some(STILLBORN) {
+        shared
+            .events
+            .tell(pod, EventKind::Warning, STILLBORN, STILLBORN_MESSAGE);
     }
 }
 

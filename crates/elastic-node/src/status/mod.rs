@@ -9,6 +9,12 @@ use k8s_openapi::api::core::v1::{HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+/// Reason of a pod that waits although its group has failed.
+pub(crate) const STILLBORN: &str = "ContainerInstanceFailed";
+/// And what to do about it.
+pub(crate) const STILLBORN_MESSAGE: &str = "the container group failed before a container of it ran (see the group's events); delete the pod to have it tried again, \
+     or set restartPolicy: Never to have it reported as failed";
+
 /// What the pod's status becomes. `host_ip` is the node's address.
 pub(crate) fn pod_status(
     pod: &Pod,
@@ -23,8 +29,8 @@ pub(crate) fn pod_status(
     let initialized = holds(&conditions, "Initialized");
     PodStatus {
         phase: Some(phase.to_owned()),
-        reason: reason(entry),
-        message: None,
+        reason: reason(entry, phase),
+        message: stillborn(entry, phase).then(|| STILLBORN_MESSAGE.to_owned()),
         host_ip: Some(host_ip.to_owned()),
         host_ips: Some(vec![HostIP {
             ip: host_ip.to_owned(),
@@ -64,8 +70,15 @@ fn phase(pod: &Pod, entry: &GroupStatusEntry) -> &'static str {
     }
 }
 
-fn reason(entry: &GroupStatusEntry) -> Option<String> {
+/// Whether the group failed before a container of it ran, and the pod waits nevertheless. Nothing will come of that by
+/// itself, so the pod has to say so.
+fn stillborn(entry: &GroupStatusEntry, phase: &str) -> bool {
+    entry.status == GroupStatus::Failed && phase == "Pending"
+}
+
+fn reason(entry: &GroupStatusEntry, phase: &str) -> Option<String> {
     match entry.status {
+        _ if stillborn(entry, phase) => Some(STILLBORN.to_owned()),
         GroupStatus::Expired => Some("BidFailed".to_owned()),
         GroupStatus::ScheduleFailed => Some("ContainerInstanceScheduleFailed".to_owned()),
         _ => None,
@@ -121,22 +134,8 @@ fn conditions(
     let said = |kind: &str, default: bool| {
         cloud_condition(entry, kind).map_or(default, |found| found.status == "True")
     };
-    let created = !matches!(
-        entry.status,
-        GroupStatus::Scheduling | GroupStatus::ScheduleFailed
-    );
-    let trouble =
-        cloud_condition(entry, "ContainerInstanceCreated").filter(|found| found.status != "True");
-    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    let why = trouble
-        .map(|trouble| (text(&trouble.reason), text(&trouble.message)))
-        .unwrap_or_default();
-    put(
-        "ContainerInstanceCreated",
-        created && trouble.is_none(),
-        why.0,
-        why.1,
-    );
+    let (created, why, message) = created(entry, phase);
+    put("ContainerInstanceCreated", created, why, message);
     put(
         "Initialized",
         said("Initialized", running || ended),
@@ -172,6 +171,29 @@ fn conditions(
     let others: Vec<_> = others.cloned().collect();
     result.extend(others);
     result
+}
+
+/// Whether the group has been made as it should be; if not, why.
+fn created(entry: &GroupStatusEntry, phase: &str) -> (bool, Option<String>, Option<String>) {
+    let made = !matches!(
+        entry.status,
+        GroupStatus::Scheduling | GroupStatus::ScheduleFailed
+    );
+    let trouble =
+        cloud_condition(entry, "ContainerInstanceCreated").filter(|found| found.status != "True");
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let (why, message) = trouble
+        .map(|trouble| (text(&trouble.reason), text(&trouble.message)))
+        .unwrap_or_default();
+    if stillborn(entry, phase) && why.is_none() {
+        let message = STILLBORN_MESSAGE.to_owned();
+        return (false, Some(STILLBORN.to_owned()), Some(message));
+    }
+    (
+        made && trouble.is_none() && !stillborn(entry, phase),
+        why,
+        message,
+    )
 }
 
 fn ended_reason(phase: &str) -> Option<String> {

@@ -238,5 +238,12 @@ fn a_group_that_never_started_fails_only_pods_that_never_restart() {
         pod.spec.as_mut().unwrap().restart_policy = Some(policy.to_owned());
         let status = pod_status(&pod, &entry, "10.0.0.1", Timestamp::UNIX_EPOCH);
         assert_eq!(status.phase.as_deref(), Some(expected), "{policy}");
+        let waits = expected == "Pending";
+        // Nothing comes of waiting by itself, so the pod says what to do.
+        assert_eq!(status.reason.as_deref(), waits.then_some(STILLBORN));
+        let status = serde_json::to_value(&status).unwrap();
+        let created = condition(&status, "ContainerInstanceCreated");
+        assert_eq!(created["status"], if waits { "False" } else { "True" });
+        assert_eq!(created["message"].is_string(), waits);
     }
 }

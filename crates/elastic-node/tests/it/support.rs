@@ -108,6 +108,7 @@ impl Scene {
             zone: (*zone).to_owned(),
         });
         let mut config = VirtualNodeConfig::new(CLUSTER, switches.collect(), endpoints);
+        config.settings.cluster_dns = vec!["10.96.0.10".to_owned()];
         config.timing.lost_after = Duration::from_millis(600);
         config.timing.orphan_after = Duration::from_millis(600);
         config.timing.sweep = Duration::from_millis(400);

@@ -274,9 +274,9 @@ impl World {
             let own: Vec<&PaperGroup> =
                 groups.iter().filter(|group| uid_of(group) == uid).collect();
             let trouble = self.trouble_of(pod, &uid, &own)?;
+            let name = text(&pod["metadata"]["name"]);
             Some(format!(
-                "pod {} ({uid}) {trouble}: {}",
-                text(&pod["metadata"]["name"]),
+                "pod {name} ({uid}) {trouble}: {}; groups {own:?}",
                 pod["status"]
             ))
         })
@@ -292,7 +292,11 @@ impl World {
             (Some("Failed"), _) if self.harmed.contains(uid) => None,
             (Some("Failed"), _) => Some("is called failed and nothing had happened to it"),
             (Some("Running"), [group]) if *shown == group.id => None,
-            (Some("Pending"), []) if self.sold_out && says_why(pod) => None,
+            (Some("Pending"), []) if self.sold_out && says_why(pod, "NoStock") => None,
+            (Some("Pending"), [group]) if group.status.is_final() => {
+                let told = self.harmed.contains(uid) && says_why(pod, "ContainerInstanceFailed");
+                (!told).then_some("waits for a group that has ended")
+            }
             (_, []) => Some("is a zombie: it has no group and waits for nothing"),
             _ => Some("does not show its group"),
         }
@@ -395,11 +399,11 @@ fn has_ended(pod: &Value) -> bool {
 }
 
 /// Whether the pod tells what it waits for.
-fn says_why(pod: &Value) -> bool {
+fn says_why(pod: &Value, reason: &str) -> bool {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let mut waiting = conditions
         .filter(|one| one["type"] == "ContainerInstanceCreated" && one["status"] == "False");
-    waiting.any(|one| one["reason"] == "NoStock")
+    waiting.any(|one| one["reason"] == reason)
 }
 
 pub fn text(value: &Value) -> String {
