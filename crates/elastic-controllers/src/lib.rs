@@ -15,7 +15,9 @@ pub mod elastic_workload;
 pub mod fast_horizontal_pod_autoscaler;
 mod foreign;
 mod pass;
+mod pods;
 mod policy_view;
+pub mod resource_policy;
 mod routing;
 mod run;
 pub mod united_deployment;
@@ -36,6 +38,7 @@ pub use elastic_workload::{ElasticWorkloadConfig, return_replicas, run_elastic_w
 pub use fast_horizontal_pod_autoscaler::{
     FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler,
 };
+pub use resource_policy::{ResourcePolicyConfig, run_resource_policy};
 pub use routing::{RoutingView, follow_routing};
 pub use run::{ControllersConfig, run_controllers};
 pub use united_deployment::{UnitedDeploymentConfig, run_united_deployment};

@@ -1,14 +1,20 @@
 //! What the passes of several controllers share: their error, and the conditions and events they leave behind.
 
+use std::fmt::Debug;
+use std::pin::pin;
+
 use elastic_core::elastic_workload::{ConditionStatus, FieldError, set_condition};
 use elastic_core::events::{EventKind, event};
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::api::{Api, PostParams};
 use kube::core::Selector;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Why a pass could not finish; it is repeated.
@@ -169,6 +175,23 @@ pub(crate) fn status_patch(old: &impl Serialize, next: &impl Serialize) -> Value
         }
     }
     json!({"status": next})
+}
+
+/// Waits for the first object of a kind: to watch all pods costs something, so that begins with it.
+pub(crate) async fn wait_for_first<K>(objects: &Api<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let stream = watcher(objects.clone(), watcher::Config::default()).default_backoff();
+    let mut stream = pin!(stream.applied_objects());
+    while let Some(seen) = stream.next().await {
+        match seen {
+            Ok(_) => return,
+            Err(error) => {
+                tracing::debug!(kind = %K::kind(&()), %error, "watch broke off, it is taken up again")
+            }
+        }
+    }
 }
 
 /// An object's generation.

@@ -1,10 +1,11 @@
 //! The policies that admission has to know of, kept up to date: which there are, and in which namespaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use elastic_core::resource_policy::ResourcePolicy;
 use elastic_core::workload_spread::WorkloadSpread;
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::foreign::run_while_ours;
 
 pub(crate) const WORKLOAD_SPREADS: &str = "workloadspreads.apps.kruise.io";
+pub(crate) const RESOURCE_POLICIES: &str = "resourcepolicies.scheduling.alibabacloud.com";
 
 /// Objects of a kind by namespace and name.
 type Known<K> = Arc<RwLock<BTreeMap<(String, String), Arc<K>>>>;
@@ -24,6 +26,7 @@ type Known<K> = Arc<RwLock<BTreeMap<(String, String), Arc<K>>>>;
 #[derive(Clone)]
 pub(crate) struct PolicyView {
     spreads: Known<WorkloadSpread>,
+    policies: Known<ResourcePolicy>,
     changes: watch::Sender<()>,
 }
 
@@ -31,6 +34,7 @@ impl PolicyView {
     pub(crate) fn new() -> Self {
         Self {
             spreads: Known::default(),
+            policies: Known::default(),
             changes: watch::channel(()).0,
         }
     }
@@ -45,27 +49,36 @@ impl PolicyView {
         in_namespace(&self.spreads, namespace)
     }
 
+    /// The ResourcePolicies of a namespace, oldest first.
+    pub(crate) fn policies(&self, namespace: &str) -> Vec<Arc<ResourcePolicy>> {
+        in_namespace(&self.policies, namespace)
+    }
+
     /// Namespaces in which pods have to be looked at when they are created.
     pub(crate) fn namespaces(&self) -> Vec<String> {
-        let mut all: Vec<String> = read(&self.spreads)
-            .keys()
-            .map(|(namespace, _)| namespace.clone())
-            .collect();
-        all.dedup();
-        all
+        let mut all = BTreeSet::new();
+        all.extend(namespaces(&self.spreads));
+        all.extend(namespaces(&self.policies));
+        all.into_iter().collect()
     }
 
     /// Keeps the view up to date until `shutdown`, for kinds that are ours.
     pub(crate) async fn follow(&self, client: Client, shutdown: CancellationToken) {
-        run_while_ours(client.clone(), WORKLOAD_SPREADS, shutdown, |stop| {
-            follow_kind(client.clone(), &self.spreads, &self.changes, stop)
-        })
-        .await;
+        let spreads = |stop| follow_kind(client.clone(), &self.spreads, &self.changes, stop);
+        let policies = |stop| follow_kind(client.clone(), &self.policies, &self.changes, stop);
+        tokio::join!(
+            run_while_ours(client.clone(), WORKLOAD_SPREADS, shutdown.clone(), spreads),
+            run_while_ours(client.clone(), RESOURCE_POLICIES, shutdown, policies),
+        );
     }
 }
 
-fn read<K>(known: &Known<K>) -> BTreeMap<(String, String), Arc<K>> {
-    known.read().unwrap_or_else(PoisonError::into_inner).clone()
+fn namespaces<K>(known: &Known<K>) -> BTreeSet<String> {
+    let known = known.read().unwrap_or_else(PoisonError::into_inner);
+    known
+        .keys()
+        .map(|(namespace, _)| namespace.clone())
+        .collect()
 }
 
 fn in_namespace<K: Resource>(known: &Known<K>, namespace: &str) -> Vec<Arc<K>> {

@@ -12,7 +12,8 @@ use crate::fast_horizontal_pod_autoscaler::{
     FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler,
 };
 use crate::foreign::run_while_ours;
-use crate::policy_view::WORKLOAD_SPREADS;
+use crate::policy_view::{RESOURCE_POLICIES, WORKLOAD_SPREADS};
+use crate::resource_policy::{ResourcePolicyConfig, run_resource_policy};
 use crate::united_deployment::{UnitedDeploymentConfig, run_united_deployment};
 use crate::workload_spread::{WorkloadSpreadConfig, run_workload_spread};
 
@@ -29,6 +30,8 @@ pub struct ControllersConfig {
     pub united_deployment: UnitedDeploymentConfig,
     /// The controller of WorkloadSpreads.
     pub workload_spread: WorkloadSpreadConfig,
+    /// The controller of ResourcePolicies.
+    pub resource_policy: ResourcePolicyConfig,
     /// The fast path of autoscalers that ask for it.
     pub fast_autoscaler: FastAutoscalerConfig,
     /// The forecast controller.
@@ -57,8 +60,11 @@ pub async fn run_controllers(
             shutdown.clone(),
             |stop| run_united_deployment(client.clone(), config.united_deployment.clone(), stop)
         ),
-        run_while_ours(client.clone(), WORKLOAD_SPREADS, shutdown, |stop| {
+        run_while_ours(client.clone(), WORKLOAD_SPREADS, shutdown.clone(), |stop| {
             run_workload_spread(client.clone(), config.workload_spread.clone(), stop)
+        }),
+        run_while_ours(client.clone(), RESOURCE_POLICIES, shutdown, |stop| {
+            run_resource_policy(client.clone(), config.resource_policy.clone(), stop)
         }),
     );
 }

@@ -9,8 +9,8 @@ use kube::ResourceExt;
 
 use crate::names::{KRUISE_GROUP, MANAGED_BY, MANAGED_BY_LABEL, SCHEDULING_GROUP};
 use crate::{
-    cron_horizontal_pod_autoscaler, elastic_metric, elastic_workload, forecast, united_deployment,
-    workload_spread,
+    cron_horizontal_pod_autoscaler, elastic_metric, elastic_workload, forecast, resource_policy,
+    united_deployment, workload_spread,
 };
 
 /// All definitions, in the order of their names.
@@ -20,6 +20,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         forecast::custom_resource_definition(),
         elastic_metric::custom_resource_definition(),
         elastic_workload::custom_resource_definition(),
+        resource_policy::custom_resource_definition(),
         united_deployment::custom_resource_definition(),
         workload_spread::custom_resource_definition(),
     ]

@@ -20,6 +20,7 @@ pub mod node_term;
 pub mod pod_facts;
 pub mod pod_sizing;
 pub mod quantity;
+pub mod resource_policy;
 pub mod routing;
 mod schema_parts;
 pub mod strategic_merge;

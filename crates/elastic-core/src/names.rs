@@ -19,6 +19,8 @@ pub const SUBSET_LABEL: &str = "apps.kruise.io/subset-name";
 pub const MATCHED_SPREAD_ANNOTATION: &str = "apps.kruise.io/matched-workloadspread";
 /// On a pod: the ResourcePolicy and the unit it was given to, as JSON.
 pub const MATCHED_POLICY_ANNOTATION: &str = "scheduling.alibabacloud.com/matched-resourcepolicy";
+/// Scheduling gate of a pod that no unit of its ResourcePolicy takes now.
+pub const POLICY_GATE: &str = "scheduling.alibabacloud.com/resource-policy";
 /// Which pod a ReplicaSet removes first; lower goes earlier.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 

@@ -56,17 +56,25 @@ pub(super) fn newcomer(body: &[u8]) -> Result<Newcomer, ReviewError> {
     })
 }
 
-/// The answer for a pod that was looked at for a place. It is let in whatever happened.
+/// The answer for a pod that was looked at for a place.
 pub(super) fn admitted(uid: &str, before: &Value, admitted: Admitted) -> Value {
     let mut response = json!({"uid": uid, "allowed": true});
-    match admitted {
-        Admitted::Placed(after) => {
+    let warnings = match admitted {
+        Admitted::Placed(after, warnings) => {
             let patch = Value::Array(operations(before, &after));
             response["patchType"] = json!("JSONPatch");
             response["patch"] = json!(STANDARD.encode(patch.to_string()));
+            warnings
         }
-        Admitted::Unchanged(warnings) if warnings.is_empty() => {}
-        Admitted::Unchanged(warnings) => response["warnings"] = json!(warnings),
+        Admitted::Unchanged(warnings) => warnings,
+        Admitted::Refused(message) => {
+            response["allowed"] = json!(false);
+            response["status"] = json!({"code": 400, "reason": "BadRequest", "message": message});
+            Vec::new()
+        }
+    };
+    if !warnings.is_empty() {
+        response["warnings"] = json!(warnings);
     }
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
 }

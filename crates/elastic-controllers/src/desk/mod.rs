@@ -1,13 +1,14 @@
-//! Gives pods their places when they are created: what admission does for WorkloadSpreads.
+//! Gives pods their places when they are created: what admission does for WorkloadSpreads and ResourcePolicies.
 //!
 //! Pods come many at a time and to several replicas of the webhook. Those that wait for the same policy are given their
 //! places together, and what was given is written into the policy's status, under the version that was read, before any of
 //! them is answered; so two replicas never give the same place twice. Whatever fails here lets the pod in unchanged.
 
 mod batch;
+mod policy;
 mod spread;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,10 +21,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::policy_view::PolicyView;
-use batch::Counter;
+use batch::{Counter, Outcome};
 
 /// Less than the API server waits for the webhook.
 const PATIENCE: Duration = Duration::from_millis(1600);
+/// Places are given again when somebody else gave some in between.
+const MAX_ATTEMPTS: usize = 5;
+/// Pods that have not ended.
+const LIVING: &str = "status.phase!=Succeeded,status.phase!=Failed";
 /// ReplicaSets whose owner is remembered.
 const MAX_OWNERS: usize = 4096;
 /// Nodes are listed again after this.
@@ -40,12 +45,20 @@ pub(crate) struct Newcomer {
     pub(crate) dry_run: bool,
 }
 
-/// What became of it.
+/// What became of it. The texts are for whoever creates it.
 pub(crate) enum Admitted {
-    /// With its place.
-    Placed(Value),
-    /// As it was; the texts are for whoever creates it.
+    /// With its place, or behind a gate until there is one.
+    Placed(Value, Vec<String>),
+    /// As it was.
     Unchanged(Vec<String>),
+    /// Not at all.
+    Refused(String),
+}
+
+impl Admitted {
+    fn is_untouched(&self) -> bool {
+        matches!(self, Self::Unchanged(texts) if texts.is_empty())
+    }
 }
 
 /// A policy's name, with its namespace and kind.
@@ -74,7 +87,14 @@ impl Desk {
 
     /// Gives the pod its place, if any policy has one for it.
     pub(crate) async fn admit(&self, newcomer: Newcomer) -> Admitted {
-        let working = tokio::time::timeout(PATIENCE, spread::admit(self, newcomer));
+        let work = async {
+            // A WorkloadSpread names the pod's workload, a ResourcePolicy only labels, so that one comes first.
+            match spread::admit(self, newcomer.clone()).await {
+                admitted if admitted.is_untouched() => policy::admit(self, newcomer).await,
+                admitted => admitted,
+            }
+        };
+        let working = tokio::time::timeout(PATIENCE, work);
         working.await.unwrap_or_else(|_| {
             tracing::warn!("a pod could not be given its place in time, it is let in unchanged");
             let text = "no place could be given to the pod in time, it is not spread";
@@ -136,6 +156,34 @@ impl Desk {
         *nodes = Some((Instant::now(), list.clone()));
         Ok(list)
     }
+}
+
+/// Tries to give places until nobody else gives any in between; lets the pods in unchanged when that cannot be done.
+async fn in_attempts<F>(
+    (kind, namespace, name): (&str, &str, &str),
+    pods: usize,
+    attempt: impl Fn() -> F,
+) -> Vec<Outcome>
+where
+    F: Future<Output = Result<Vec<Outcome>, kube::Error>>,
+{
+    for _ in 0..MAX_ATTEMPTS {
+        match attempt().await {
+            Ok(outcomes) => return outcomes,
+            // Somebody else gave places in between; look again.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => {
+                tracing::warn!(kind, namespace, name, %error, "pods cannot be given places, they are let in unchanged");
+                break;
+            }
+        }
+    }
+    vec![None; pods]
+}
+
+/// A pod's labels.
+fn labels(pod: &Value) -> BTreeMap<String, String> {
+    serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default()
 }
 
 /// The changes from one pod to another, as JSON patch operations on whole members.

@@ -17,15 +17,12 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use super::batch::Outcome;
-use super::{Admitted, Desk, Newcomer};
+use super::{Admitted, Desk, LIVING, Newcomer, labels};
 use crate::workload_spread::target;
 
 const KIND: &str = "WorkloadSpread";
-const MAX_ATTEMPTS: usize = 5;
 /// Set by the Deployment controller on the pods of a revision.
 const VERSION_LABEL: &str = "pod-template-hash";
-/// Pods that have not ended.
-const LIVING: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 pub(super) async fn admit(desk: &Desk, newcomer: Newcomer) -> Admitted {
     let Some(spread) = find(desk, &newcomer).await else {
@@ -35,7 +32,7 @@ pub(super) async fn admit(desk: &Desk, newcomer: Newcomer) -> Admitted {
     let counter = desk.counter((KIND, newcomer.namespace.clone(), name.clone()));
     let serve = |asks| serve(desk, spread.clone(), asks);
     match counter.ask(newcomer, serve).await {
-        Some(Some(pod)) => Admitted::Placed(pod),
+        Some(Some(pod)) => Admitted::Placed(pod, Vec::new()),
         Some(None) => Admitted::Unchanged(Vec::new()),
         None => {
             let text = format!("{KIND} {name} has no time for the pod, it is not spread");
@@ -86,25 +83,14 @@ async fn find(desk: &Desk, newcomer: &Newcomer) -> Option<Arc<WorkloadSpread>> {
     spreads.into_iter().find(|spread| fits(spread, &above))
 }
 
-fn labels(pod: &Value) -> BTreeMap<String, String> {
-    serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default()
-}
-
 async fn serve(desk: &Desk, spread: Arc<WorkloadSpread>, asks: Vec<Newcomer>) -> Vec<Outcome> {
     let namespace = spread.namespace().unwrap_or_default();
     let api: Api<WorkloadSpread> = Api::namespaced(desk.client.clone(), &namespace);
-    for _ in 0..MAX_ATTEMPTS {
-        match attempt(desk, &api, &spread.name_any(), &namespace, &asks).await {
-            Ok(outcomes) => return outcomes,
-            // Somebody else gave places in between; look again.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => {
-                tracing::warn!(namespace, name = spread.name_any(), %error, "pods cannot be spread, they are let in unchanged");
-                break;
-            }
-        }
-    }
-    vec![None; asks.len()]
+    let name = spread.name_any();
+    super::in_attempts((KIND, &namespace, &name), asks.len(), || {
+        attempt(desk, &api, &name, &namespace, &asks)
+    })
+    .await
 }
 
 async fn attempt(

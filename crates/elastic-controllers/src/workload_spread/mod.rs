@@ -7,7 +7,6 @@
 mod reconcile;
 pub(crate) mod target;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +16,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::pass::PassError;
+use crate::pass::{PassError, wait_for_first};
 
 /// How the controller behaves in time.
 #[derive(Clone, Debug)]
@@ -59,7 +58,7 @@ pub async fn run_workload_spread(
     let spreads: Api<WorkloadSpread> = Api::all(client.clone());
     tokio::select! {
         () = shutdown.cancelled() => return,
-        () = first(&spreads) => {}
+        () = wait_for_first(&spreads) => {}
     }
     let pods: Api<PartialObjectMeta<Pod>> = Api::all(client.clone());
     let controller = Controller::new(spreads, watcher::Config::default())
@@ -83,18 +82,6 @@ pub async fn run_workload_spread(
             std::future::ready(())
         })
         .await;
-}
-
-/// Waits for a WorkloadSpread: to watch all pods costs something, so it begins with the first.
-async fn first(spreads: &Api<WorkloadSpread>) {
-    let stream = watcher(spreads.clone(), watcher::Config::default()).default_backoff();
-    let mut stream = pin!(stream.applied_objects());
-    while let Some(seen) = stream.next().await {
-        match seen {
-            Ok(_) => return,
-            Err(error) => tracing::debug!(%error, "watch of workload spreads broke off"),
-        }
-    }
 }
 
 /// Those that the pod belongs to; a pod without a mark may belong to any in its namespace.

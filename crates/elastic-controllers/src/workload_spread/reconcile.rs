@@ -13,11 +13,10 @@ use elastic_core::workload_spread::{
     SpreadSubsetStatus, TargetReference, WorkloadSpread, WorkloadSpreadStatus, deletion_costs,
     matched, subset_of_node, validate, validate_against,
 };
-use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -25,13 +24,12 @@ use serde_json::{Value, json};
 use super::Context;
 use super::target::{self, Workload};
 use crate::pass::{PassError, Teller, generation, join};
+use crate::pods;
 use crate::policy_view::age;
 
 const COMPONENT: &str = "springtide-workload-spread";
 /// Set by the Deployment controller on the pods of a revision.
 const VERSION_LABEL: &str = "pod-template-hash";
-/// Pods written at the same time.
-const MAX_WRITES: usize = 32;
 const SOON: Duration = Duration::from_millis(100);
 
 /// A pod of the workload.
@@ -69,7 +67,7 @@ pub(super) async fn reconcile(
     let Books { wait, evicted } = outcome?;
     // Only after the subset is closed in the status, so that the pods made for these find it closed.
     for pod in &evicted {
-        delete(context, pod).await?;
+        pods::delete_as_seen(&context.client, pod).await?;
     }
     Ok(Action::requeue(wait))
 }
@@ -180,9 +178,9 @@ async fn members(
     workload: &Workload,
 ) -> Result<Vec<Member>, PassError> {
     let name = spread.name_any();
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     let which = ListParams::default().labels(&workload.selector);
-    let listed = pods.list(&which).await;
+    let listed = api.list(&which).await;
     let list = listed
         .map_err(PassError::about("list pods of", &name))?
         .items;
@@ -205,7 +203,7 @@ async fn members(
         bound && matched(pod.annotations()).is_none()
     };
     let nodes = if list.iter().any(unmarked) {
-        nodes(context).await?
+        pods::nodes(&context.client).await?
     } else {
         BTreeMap::new()
     };
@@ -235,17 +233,6 @@ fn version(target: &TargetReference, pod: &Pod) -> String {
     hash.unwrap_or_else(|| NO_VERSION.to_owned())
 }
 
-async fn nodes(context: &Context) -> Result<BTreeMap<String, Node>, PassError> {
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    let listed = nodes.list(&ListParams::default()).await;
-    let list = listed.map_err(PassError::about("list", "nodes"))?;
-    Ok(list
-        .items
-        .into_iter()
-        .map(|node| (node.name_any(), node))
-        .collect())
-}
-
 /// Marks pods that nobody gave to a subset, and says of each which goes first.
 async fn write_pods(
     spread: &WorkloadSpread,
@@ -266,27 +253,8 @@ async fn write_pods(
             writes.extend(change(spread, member, cost));
         }
     }
-    let pods: Api<Pod> = Api::namespaced(
-        context.client.clone(),
-        &spread.namespace().unwrap_or_default(),
-    );
-    let mut written = futures::stream::iter(writes)
-        .map(|(name, patch)| {
-            let pods = pods.clone();
-            async move {
-                let patch = Patch::Merge(patch);
-                let outcome = pods.patch(&name, &PatchParams::default(), &patch).await;
-                (name, outcome)
-            }
-        })
-        .buffer_unordered(MAX_WRITES);
-    while let Some((name, outcome)) = written.next().await {
-        match outcome {
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            outcome => drop(outcome.map_err(PassError::about("write pod", &name))?),
-        }
-    }
-    Ok(())
+    let namespace = spread.namespace().unwrap_or_default();
+    pods::patch_all(&context.client, &namespace, writes).await
 }
 
 fn costs(bounds: &[Bounds], members: &[&Member]) -> Vec<i32> {
@@ -505,20 +473,4 @@ fn promises_end(status: &WorkloadSpreadStatus) -> Option<Timestamp> {
     let all = status.versioned_subset_statuses.values().flatten();
     let since = all.flat_map(|subset| subset.creating_pods.values()).min();
     since.map(|since| since.0 + SignedDuration::from_secs(CREATING_SECONDS))
-}
-
-async fn delete(context: &Context, pod: &Pod) -> Result<(), PassError> {
-    let namespace = pod.namespace().unwrap_or_default();
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-    // Exactly as it was seen: a pod that has found its place meanwhile stays.
-    let how = DeleteParams::default().preconditions(Preconditions {
-        uid: pod.uid(),
-        resource_version: pod.resource_version(),
-    });
-    match pods.delete(&pod.name_any(), &how).await {
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        outcome => outcome
-            .map(drop)
-            .map_err(PassError::about("delete pod", &pod.name_any())),
-    }
 }

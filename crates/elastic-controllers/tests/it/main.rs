@@ -9,6 +9,7 @@ mod elastic_workload;
 mod elastic_workload_changes;
 mod elastic_workload_kinds;
 mod fast_autoscaler;
+mod resource_policy;
 mod scene;
 mod simulated_clock;
 mod tidal_cron;

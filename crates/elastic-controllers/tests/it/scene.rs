@@ -1,13 +1,25 @@
 //! What the tests of the policies share.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
+
+use elastic_controllers::{
+    AdmissionConfig, AdmissionIdentity, WebhookAddress, follow_routing, run_admission,
+};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Revision of the ReplicaSet that [`create_workload`] makes.
+pub const HASH: &str = "7d9c";
 
 const DEADLINE: Duration = Duration::from_secs(40);
 
@@ -95,4 +107,66 @@ pub async fn say_unschedulable(client: &Client, pod: &str, seconds: i64) {
     pods.patch_status(pod, &PatchParams::default(), &Patch::Strategic(status))
         .await
         .unwrap();
+}
+
+/// The webhook, registered with the API server.
+pub async fn serve_webhook(client: &Client, shutdown: &CancellationToken) {
+    let identity = AdmissionIdentity::generate(&["127.0.0.1".to_owned()]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (view, following) = follow_routing(client.clone(), BTreeMap::new(), shutdown.clone());
+    tokio::spawn(following);
+    let config = AdmissionConfig {
+        listener,
+        address: WebhookAddress::Url(format!("https://{address}")),
+        identity: watch::channel(identity).1,
+    };
+    let (client, stop) = (client.clone(), shutdown.clone());
+    tokio::spawn(async move { run_admission(client, config, view, stop).await.unwrap() });
+}
+
+/// The Deployment and its ReplicaSet, whose UID is given back.
+pub async fn create_workload(client: &Client) -> String {
+    let template = |labels: Value| json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "shop", "image": "i:1"}]}});
+    let deployment = create(
+        client,
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
+            "spec": {"replicas": 6, "selector": {"matchLabels": {"app": "shop"}}, "template": template(json!({"app": "shop"}))}}),
+    )
+    .await;
+    let labels = json!({"app": "shop", "pod-template-hash": HASH});
+    let set = create(
+        client,
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {
+                "name": "shop-7d9c", "labels": labels, "annotations": {"deployment.kubernetes.io/revision": "1"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": deployment["metadata"]["uid"], "controller": true}]},
+            "spec": {"replicas": 6, "selector": {"matchLabels": labels}, "template": template(labels)}}),
+    )
+    .await;
+    set["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+/// A pod of that ReplicaSet.
+pub fn pod_of_set(set_uid: &str, hash: &str) -> Value {
+    json!({
+        "metadata": {
+            "generateName": "shop-", "labels": {"app": "shop", "pod-template-hash": hash},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-7d9c", "uid": set_uid, "controller": true}]
+        },
+        "spec": {"containers": [{"name": "shop", "image": "i:1"}]}
+    })
+}
+
+/// Waits until the API server has been told to ask about pods where there are policies.
+pub async fn until_asked_about_policies(client: &Client) {
+    let hooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let asked = async || {
+        let hook = hooks.get_opt("vk-webhook").await.unwrap();
+        let entries = hook.and_then(|hook| hook.webhooks).unwrap_or_default();
+        entries.into_iter().map(|entry| entry.name).collect()
+    };
+    eventually("registered", asked, |names: &Vec<String>| {
+        names.iter().any(|name| name.starts_with("policy."))
+    })
+    .await;
 }

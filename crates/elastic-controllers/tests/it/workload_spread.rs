@@ -2,24 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use elastic_controllers::{
-    AdmissionConfig, AdmissionIdentity, WebhookAddress, WorkloadSpreadConfig, follow_routing,
-    install_definitions, run_admission, run_workload_spread,
-};
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use elastic_controllers::{WorkloadSpreadConfig, install_definitions, run_workload_spread};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use local_apiserver::testing::TestServer;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::scene::{api_of, condition, create, eventually, example, reasons, say_unschedulable};
+use crate::scene::{
+    HASH, api_of, condition, create, create_workload, eventually, example, pod_of_set, reasons,
+    say_unschedulable, serve_webhook, until_asked_about_policies,
+};
 
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-const HASH: &str = "7d9c";
 
 struct Scene {
     _server: TestServer,
@@ -55,16 +51,7 @@ impl Scene {
     /// A WorkloadSpread whose namespace the API server asks the webhook about.
     async fn spread(&self, object: Value) {
         create(&self.client, object).await;
-        let hooks: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let asked = async || {
-            let hook = hooks.get_opt("vk-webhook").await.unwrap();
-            let entries = hook.and_then(|hook| hook.webhooks).unwrap_or_default();
-            entries.into_iter().map(|entry| entry.name).collect()
-        };
-        eventually("registered", asked, |names: &Vec<String>| {
-            names.iter().any(|name| name.starts_with("policy."))
-        })
-        .await;
+        until_asked_about_policies(&self.client).await;
         // The API server may take a moment to act on it.
         let probe = async || {
             let pod = self.create_pod(HASH).await;
@@ -98,14 +85,7 @@ impl Scene {
     }
 
     async fn create_pod(&self, hash: &str) -> Pod {
-        let pod = json!({
-            "metadata": {
-                "generateName": "shop-", "labels": {"app": "shop", "pod-template-hash": hash},
-                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-7d9c", "uid": self.set_uid, "controller": true}]
-            },
-            "spec": {"containers": [{"name": "shop", "image": "i:1"}]}
-        });
-        let pod = serde_json::from_value(pod).unwrap();
+        let pod = serde_json::from_value(pod_of_set(&self.set_uid, hash)).unwrap();
         self.pods
             .create(&PostParams::default(), &pod)
             .await
@@ -123,42 +103,6 @@ impl Scene {
         let cost = |pod: Pod| (pod.name_any(), pod.annotations().get(COST).cloned());
         list.into_iter().map(cost).collect()
     }
-}
-
-async fn serve_webhook(client: &Client, shutdown: &CancellationToken) {
-    let identity = AdmissionIdentity::generate(&["127.0.0.1".to_owned()]).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (view, following) = follow_routing(client.clone(), BTreeMap::new(), shutdown.clone());
-    tokio::spawn(following);
-    let config = AdmissionConfig {
-        listener,
-        address: WebhookAddress::Url(format!("https://{address}")),
-        identity: watch::channel(identity).1,
-    };
-    let (client, stop) = (client.clone(), shutdown.clone());
-    tokio::spawn(async move { run_admission(client, config, view, stop).await.unwrap() });
-}
-
-/// The Deployment and its ReplicaSet, whose UID is given back.
-async fn create_workload(client: &Client) -> String {
-    let template = |labels: Value| json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "shop", "image": "i:1"}]}});
-    let deployment = create(
-        client,
-        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
-            "spec": {"replicas": 6, "selector": {"matchLabels": {"app": "shop"}}, "template": template(json!({"app": "shop"}))}}),
-    )
-    .await;
-    let labels = json!({"app": "shop", "pod-template-hash": HASH});
-    let set = create(
-        client,
-        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {
-                "name": "shop-7d9c", "labels": labels, "annotations": {"deployment.kubernetes.io/revision": "1"},
-                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": deployment["metadata"]["uid"], "controller": true}]},
-            "spec": {"replicas": 6, "selector": {"matchLabels": labels}, "template": template(labels)}}),
-    )
-    .await;
-    set["metadata"]["uid"].as_str().unwrap().to_owned()
 }
 
 fn subset(pod: &Pod) -> Option<String> {

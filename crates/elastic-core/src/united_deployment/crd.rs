@@ -3,55 +3,37 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::names::{KRUISE_GROUP, MANAGED_BY, MANAGED_BY_LABEL};
-use crate::schema_parts::{anything, conditions, label_selector, node_selector_term, tolerations};
+use crate::names::KRUISE_GROUP;
+use crate::schema_parts::{
+    Kind, anything, conditions, definition, label_selector, node_selector_term, object, tolerations,
+};
 
 /// The definition to apply before the controller runs.
 pub fn custom_resource_definition() -> CustomResourceDefinition {
-    serde_json::from_value(json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("uniteddeployments.{KRUISE_GROUP}"), "labels": {MANAGED_BY_LABEL: MANAGED_BY}},
-        "spec": {
-            "group": KRUISE_GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "plural": "uniteddeployments", "singular": "uniteddeployment", "kind": "UnitedDeployment",
-                "listKind": "UnitedDeploymentList", "shortNames": ["ud"]
-            },
-            "versions": [{
-                "name": "v1alpha1",
-                "served": true,
-                "storage": true,
-                "subresources": {
-                    "status": {},
-                    "scale": {
-                        "specReplicasPath": ".spec.replicas",
-                        "statusReplicasPath": ".status.replicas",
-                        "labelSelectorPath": ".status.labelSelector"
-                    }
-                },
-                "additionalPrinterColumns": [
-                    {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas", "description": "Replicas asked for"},
-                    {"name": "Current", "type": "integer", "jsonPath": ".status.replicas", "description": "Pods of all subsets"},
-                    {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Ready pods of all subsets"},
-                    {"name": "Updated", "type": "integer", "jsonPath": ".status.updatedReplicas", "description": "Pods of the newest template"},
-                    {"name": "Reserved", "type": "integer", "jsonPath": ".status.reservedPods", "priority": 1, "description": "Pods that wait for a place"},
-                    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
-                ],
-                "schema": {"openAPIV3Schema": {
-                    "type": "object",
-                    "description": "One workload of several child workloads, one for each subset of the nodes.",
-                    "required": ["spec"],
-                    "properties": {
-                        "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"},
-                        "spec": spec(), "status": status()
-                    }
-                }}
-            }]
-        }
-    }))
-    .expect("the literal above has the shape of a CustomResourceDefinition, which a test holds")
+    definition(Kind {
+        group: KRUISE_GROUP,
+        version: "v1alpha1",
+        kind: "UnitedDeployment",
+        short_name: "ud",
+        subresources: json!({"scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.labelSelector"
+        }}),
+        columns: json!([
+            {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas", "description": "Replicas asked for"},
+            {"name": "Current", "type": "integer", "jsonPath": ".status.replicas", "description": "Pods of all subsets"},
+            {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Ready pods of all subsets"},
+            {"name": "Updated", "type": "integer", "jsonPath": ".status.updatedReplicas", "description": "Pods of the newest template"},
+            {"name": "Reserved", "type": "integer", "jsonPath": ".status.reservedPods", "priority": 1, "description": "Pods that wait for a place"},
+            {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+        ]),
+        schema: object(
+            "One workload of several child workloads, one for each subset of the nodes.",
+            spec(),
+            status(),
+        ),
+    })
 }
 
 fn spec() -> Value {

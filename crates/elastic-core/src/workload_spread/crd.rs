@@ -3,46 +3,31 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::names::{KRUISE_GROUP, MANAGED_BY, MANAGED_BY_LABEL};
-use crate::schema_parts::{anything, conditions, label_selector, node_selector_term, tolerations};
+use crate::names::KRUISE_GROUP;
+use crate::schema_parts::{
+    Kind, anything, conditions, definition, label_selector, node_selector_term, object, tolerations,
+};
 
 /// The definition to apply before the controller runs.
 pub fn custom_resource_definition() -> CustomResourceDefinition {
-    serde_json::from_value(json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("workloadspreads.{KRUISE_GROUP}"), "labels": {MANAGED_BY_LABEL: MANAGED_BY}},
-        "spec": {
-            "group": KRUISE_GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "plural": "workloadspreads", "singular": "workloadspread", "kind": "WorkloadSpread",
-                "listKind": "WorkloadSpreadList", "shortNames": ["ws"]
-            },
-            "versions": [{
-                "name": "v1alpha1",
-                "served": true,
-                "storage": true,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    {"name": "WorkloadName", "type": "string", "jsonPath": ".spec.targetRef.name"},
-                    {"name": "WorkloadKind", "type": "string", "jsonPath": ".spec.targetRef.kind"},
-                    {"name": "Strategy", "type": "string", "jsonPath": ".spec.scheduleStrategy.type", "priority": 1},
-                    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
-                ],
-                "schema": {"openAPIV3Schema": {
-                    "type": "object",
-                    "description": "Gives the pods of one workload to subsets of the nodes, in order.",
-                    "required": ["spec"],
-                    "properties": {
-                        "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"},
-                        "spec": spec(), "status": status()
-                    }
-                }}
-            }]
-        }
-    }))
-    .expect("the literal above has the shape of a CustomResourceDefinition, which a test holds")
+    definition(Kind {
+        group: KRUISE_GROUP,
+        version: "v1alpha1",
+        kind: "WorkloadSpread",
+        short_name: "ws",
+        subresources: json!({}),
+        columns: json!([
+            {"name": "WorkloadName", "type": "string", "jsonPath": ".spec.targetRef.name"},
+            {"name": "WorkloadKind", "type": "string", "jsonPath": ".spec.targetRef.kind"},
+            {"name": "Strategy", "type": "string", "jsonPath": ".spec.scheduleStrategy.type", "priority": 1},
+            {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+        ]),
+        schema: object(
+            "Gives the pods of one workload to subsets of the nodes, in order.",
+            spec(),
+            status(),
+        ),
+    })
 }
 
 fn spec() -> Value {

@@ -1,7 +1,7 @@
 //! What the controller may do in the cluster, and nothing more. A test runs it with exactly these rights.
 
 use elastic_core::definitions::definitions;
-use elastic_core::names::{AUTOSCALING_GROUP, KRUISE_GROUP};
+use elastic_core::names::{AUTOSCALING_GROUP, KRUISE_GROUP, SCHEDULING_GROUP};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -108,6 +108,16 @@ fn controllers() -> Vec<Value> {
         rule(
             KRUISE_GROUP,
             &["uniteddeployments/status", "workloadspreads/status"],
+            &["patch", "update"],
+        ),
+        rule(
+            SCHEDULING_GROUP,
+            &["resourcepolicies"],
+            &["get", "list", "watch"],
+        ),
+        rule(
+            SCHEDULING_GROUP,
+            &["resourcepolicies/status"],
             &["patch", "update"],
         ),
         // Whose pods are spread.
