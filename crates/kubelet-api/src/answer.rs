@@ -69,8 +69,12 @@ impl Answerer {
             Err(RouteError::Bad(message)) => return text(StatusCode::BAD_REQUEST, &message),
         };
         let kind = route.kind();
+        let is_session = matches!(
+            route,
+            Route::Exec(..) | Route::Attach(..) | Route::PortForward(..)
+        );
         let answer = self.route(route, request, sessions).await;
-        let answer = answer.unwrap_or_else(|error| refusal(&error));
+        let answer = answer.unwrap_or_else(|error| refusal(&error, is_session));
         self.counts.add(kind, answer.status());
         answer
     }
@@ -227,20 +231,47 @@ async fn command(
 }
 
 fn too_many() -> Response<Body> {
-    text(
+    told(
         StatusCode::SERVICE_UNAVAILABLE,
         "too many sessions are open on this node; end some or try again later",
     )
 }
 
-fn refusal(error: &BackendError) -> Response<Body> {
+/// An API server tells clients a refused session in our own words, and those of everything else in its own.
+fn refusal(error: &BackendError, is_session: bool) -> Response<Body> {
     let status = match error {
         BackendError::NotFound { .. } => StatusCode::NOT_FOUND,
         BackendError::BadRequest { .. } => StatusCode::BAD_REQUEST,
         BackendError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
         BackendError::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    text(status, &error.full_text())
+    if is_session {
+        told(status, &error.full_text())
+    } else {
+        text(status, &error.full_text())
+    }
+}
+
+/// As a `Status`. Clients read whatever they are told as one, in YAML, too: a plain sentence with a colon in it would be
+/// a mapping, and they would show a `Status` without a message.
+fn told(status: StatusCode, message: &str) -> Response<Body> {
+    let reason = match status {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::INTERNAL_SERVER_ERROR => "InternalError",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+        _ => "",
+    };
+    let object = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": status.as_u16(),
+    });
+    let mut response = Response::new(full(object.to_string().into_bytes()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn json_body(value: &serde_json::Value) -> Result<Response<Body>, BackendError> {
@@ -285,5 +316,26 @@ impl From<io::Error> for BackendError {
             attempted: "read or write a container's stream".to_string(),
             source: Box::new(source),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_session_is_told_as_a_status_and_anything_else_in_plain_words() {
+        let error = BackendError::Unsupported {
+            message: "no input: use exec".to_string(),
+        };
+        let answer = refusal(&error, true);
+        assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let object: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(object["kind"], "Status");
+        assert_eq!(object["message"], "no input: use exec");
+        assert_eq!(object["code"], 501);
+        let plain = refusal(&error, false).into_body().collect().await.unwrap();
+        assert_eq!(plain.to_bytes(), "no input: use exec");
     }
 }
