@@ -15,6 +15,8 @@ use serde_json::json;
 use crate::names::NAMESPACE;
 
 const SIGNER: &str = "kubernetes.io/kubelet-serving";
+/// Exactly these: signers before 1.27 refuse to leave out the second, which our kind of key does not use.
+const USAGES: [&str; 3] = ["digital signature", "key encipherment", "server auth"];
 /// Every cluster publishes here who vouches for its clients.
 const AUTHORITIES: &str = "extension-apiserver-authentication";
 const CLIENT_AUTHORITY: &str = "client-ca-file";
@@ -101,7 +103,7 @@ async fn signed(
         "spec": {
             "request": ByteString(request.into_bytes()),
             "signerName": SIGNER,
-            "usages": ["digital signature", "server auth"]
+            "usages": USAGES
         }
     }))
     .map_err(kube::Error::SerdeError)?;
