@@ -106,12 +106,21 @@ pub async fn run_fast_horizontal_pod_autoscaler(
     let changes = watcher(autoscalers, watcher::Config::default()).default_backoff();
     let mut changes = pin!(changes);
     let mut listed: Option<Vec<String>> = None;
+    let mut told_absent = false;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = fleet.tasks.join_next() => {}
             change = changes.next() => match change {
                 Some(Ok(change)) => fleet.take(change, &mut listed).await,
+                Some(Err(error)) if is_absent(&error) => {
+                    if !std::mem::replace(&mut told_absent, true) {
+                        tracing::warn!(
+                            "this API server serves no autoscaling/v2, which Kubernetes has from 1.23 on: no autoscaler \
+                             takes the fast path, whatever its annotations say"
+                        );
+                    }
+                }
                 Some(Err(error)) => tracing::debug!(%error, "watch of autoscalers interrupted"),
                 None => break,
             },
@@ -119,6 +128,17 @@ pub async fn run_fast_horizontal_pod_autoscaler(
     }
     fleet.followed.clear();
     while fleet.tasks.join_next().await.is_some() {}
+}
+
+/// Whether the server has never heard of the kind; the watch goes on asking, for servers that are upgraded.
+fn is_absent(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
 }
 
 /// One autoscaler that is followed; dropping it ends the follower.
