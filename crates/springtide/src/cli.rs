@@ -617,6 +617,9 @@ pub struct AddonInstallArguments {
     /// Only say what would be done; the server checks it.
     #[arg(long)]
     pub dry_run: bool,
+    /// Go on when the cluster is older than Kubernetes 1.28, which is not supported.
+    #[arg(long)]
+    pub any_version: bool,
 }
 
 #[derive(Debug, Args)]

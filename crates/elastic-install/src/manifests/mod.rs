@@ -120,6 +120,23 @@ pub fn is_users(object: &Value) -> bool {
     object["kind"] == "ConfigMap" && object["metadata"]["name"] == PROFILE
 }
 
+/// Takes the rules out of a definition, for servers that have never heard of them and would refuse it whole. What the rules
+/// refuse elsewhere is then stored, and reported by the controllers. Tells whether there were any.
+pub fn remove_rules(object: &mut Value) -> bool {
+    match object {
+        Value::Object(members) => {
+            let had = members.remove("x-kubernetes-validations").is_some();
+            members
+                .values_mut()
+                .fold(had, |had, member| remove_rules(member) | had)
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .fold(false, |had, item| remove_rules(item) | had),
+        _ => false,
+    }
+}
+
 /// All objects as one YAML stream.
 pub fn yaml(objects: &[Value]) -> Result<String, serde_yaml::Error> {
     let mut text = String::new();
@@ -302,6 +319,23 @@ fn container(options: &Options) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_rules_a_definition_keeps_everything_else() {
+        let mut all = objects(&Options::default());
+        let reduced: Vec<bool> = all.iter_mut().map(remove_rules).collect();
+        assert!(
+            reduced.iter().any(|reduced| *reduced),
+            "some of our kinds have rules"
+        );
+        let text = json!(all).to_string();
+        assert!(!text.contains("x-kubernetes-validations"));
+        assert!(text.contains("x-kubernetes-preserve-unknown-fields"));
+        assert!(
+            !all.iter_mut().any(remove_rules),
+            "they are gone the first time"
+        );
+    }
 
     #[test]
     fn the_controller_is_confined_and_two_replicas_are_kept_apart() {

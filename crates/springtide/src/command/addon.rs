@@ -24,6 +24,8 @@ use crate::printer;
 
 /// The first version whose API has everything that is installed.
 const OLDEST_MINOR: u32 = 28;
+/// The first version whose definitions may have rules.
+const RULES_MINOR: u32 = 25;
 
 pub async fn run(arguments: AddonArguments) -> anyhow::Result<ExitCode> {
     let AddonArguments {
@@ -95,8 +97,12 @@ async fn install(
     arguments: AddonInstallArguments,
     upgrade: bool,
 ) -> anyhow::Result<()> {
-    let AddonInstallArguments { options, dry_run } = arguments;
-    check_version(client).await?;
+    let AddonInstallArguments {
+        options,
+        dry_run,
+        any_version,
+    } = arguments;
+    let minor = check_version(client, any_version).await?;
     refuse_built_in(client).await?;
     let before = status::installed(client)
         .await
@@ -115,10 +121,21 @@ async fn install(
     if wanted.mode == Mode::InCluster && region.is_none_or(String::is_empty) {
         bail!("--region is missing; name the cloud's region, such as --region cn-hangzhou");
     }
-    for object in manifests::objects(&wanted) {
+    let has_rules = minor.is_none_or(|minor| minor >= RULES_MINOR);
+    let mut is_reduced = false;
+    for mut object in manifests::objects(&wanted) {
+        if !has_rules {
+            is_reduced |= manifests::remove_rules(&mut object);
+        }
         let outcome = apply::apply(client, &object, dry_run).await?;
         let note = if dry_run { " (dry run)" } else { "" };
         printer::data(format!("{} {outcome}{note}", apply::title(&object)));
+    }
+    if is_reduced {
+        printer::note(format!(
+            "this server is older than 1.{RULES_MINOR} and checks no rules of definitions: objects of our kinds that \
+             break one are stored, and reported on themselves"
+        ));
     }
     if dry_run {
         return Ok(());
@@ -143,7 +160,8 @@ async fn refuse_built_in(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check_version(client: &Client) -> anyhow::Result<()> {
+/// The minor version of a cluster that says one; an error when that is too old, unless any will do.
+async fn check_version(client: &Client, any: bool) -> anyhow::Result<Option<u32>> {
     let version = client
         .apiserver_version()
         .await
@@ -153,17 +171,17 @@ async fn check_version(client: &Client) -> anyhow::Result<()> {
         .chars()
         .take_while(char::is_ascii_digit)
         .collect();
-    if version.major == "1"
-        && digits
-            .parse::<u32>()
-            .is_ok_and(|minor| minor < OLDEST_MINOR)
-    {
-        bail!(
-            "the cluster is {}; Kubernetes 1.{OLDEST_MINOR} or later is needed",
-            version.git_version
-        );
+    let minor = digits.parse::<u32>().ok().filter(|_| version.major == "1");
+    if minor.is_some_and(|minor| minor < OLDEST_MINOR) {
+        let version = &version.git_version;
+        if !any {
+            bail!("the cluster is {version}; Kubernetes 1.{OLDEST_MINOR} or later is needed");
+        }
+        printer::note(format!(
+            "the cluster is {version}, older than 1.{OLDEST_MINOR}: parts that need newer APIs will not work"
+        ));
     }
-    Ok(())
+    Ok(minor)
 }
 
 async fn tell_about_credentials(client: &Client) -> anyhow::Result<()> {
