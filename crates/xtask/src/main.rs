@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask ci | test | tidy | generate | image | deb | bench`.
+//! The workspace's own commands: `cargo xtask ci | test | tidy | generate | image | deb | upstream | bench`.
 //!
 //! It orchestrates tools that exist (cargo, apt-get); it holds no product code.
 
@@ -10,6 +10,7 @@ mod packages;
 mod program;
 mod run;
 mod tidy;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ enum Command {
     Image(image::Image),
     /// Build the Debian package.
     Deb(deb::Deb),
+    /// Build the upstream control plane that tests and measurements run against; does nothing when it is there.
+    Upstream(upstream::Upstream),
     /// Measure, as ratios and medians, with numbers anyone can repeat.
     Bench {
         /// What to measure.
@@ -77,6 +80,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Generate => generate(),
         Command::Image(image) => image::build(&image),
         Command::Deb(deb) => deb::build(&deb),
+        Command::Upstream(upstream) => upstream::run(&upstream),
         Command::Bench { what } => bench::run(&what),
     }
 }
@@ -89,6 +93,7 @@ fn tidy() -> anyhow::Result<()> {
 /// `cargo test` rather than a further runner: what the README names is all that is needed.
 fn test(filter: Option<&str>) -> anyhow::Result<()> {
     packages::provide()?;
+    upstream::provide()?;
     // Test binaries drive the built program, so build it once before they race for it.
     run::cargo(&["build", "--workspace", "--bins"])?;
     // All failures of a run are worth knowing, not only those of the first crate.

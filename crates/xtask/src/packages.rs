@@ -87,6 +87,33 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What the upstream control plane is built with and keeps its objects in.
+const UPSTREAM: &[Need] = &[
+    Need {
+        present: || on_path("etcd"),
+        package: "etcd-server",
+        reason: "the store of the upstream control plane",
+    },
+    Need {
+        present: || on_path("kubectl"),
+        package: "kubernetes-client",
+        reason: "a real kubectl drives the API server",
+    },
+];
+
+const COMPILER: &[Need] = &[
+    Need {
+        present: || on_path("go"),
+        package: "golang-go",
+        reason: "the upstream control plane is built from source",
+    },
+    Need {
+        present: tool_upstream::build::has_mended_library,
+        package: "golang-github-modern-go-reflect2-dev",
+        reason: "the source's own version of it crashes under this compiler",
+    },
+];
+
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -94,10 +121,20 @@ fn on_path(program: &str) -> bool {
         .any(|folder| folder.join(program).is_file())
 }
 
-/// Installs what is missing, as root on Debian; elsewhere says what is missing.
+/// Installs what tests need and is missing, as root on Debian; elsewhere says what is missing.
 pub fn provide() -> anyhow::Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.present)()).collect();
-    for need in NEEDS {
+    install(&NEEDS.iter().collect::<Vec<_>>())
+}
+
+/// The same for the upstream control plane; the compiler only when something is to be built.
+pub fn provide_for_upstream(is_built: bool) -> anyhow::Result<()> {
+    let compiler = if is_built { &[] } else { COMPILER };
+    install(&UPSTREAM.iter().chain(compiler).collect::<Vec<_>>())
+}
+
+fn install(needs: &[&Need]) -> anyhow::Result<()> {
+    let missing: Vec<&&Need> = needs.iter().filter(|need| !(need.present)()).collect();
+    for need in needs {
         let state = if missing.iter().any(|one| one.package == need.package) {
             "missing"
         } else {
@@ -111,7 +148,7 @@ pub fn provide() -> anyhow::Result<()> {
     let names: Vec<&str> = missing.iter().map(|need| need.package).collect();
     if !is_root()? || !on_path("apt-get") {
         bail!(
-            "the tests need these Debian packages: {}; install them, or run this command as root on Debian",
+            "these Debian packages are needed: {}; install them, or run this command as root on Debian",
             names.join(" ")
         );
     }

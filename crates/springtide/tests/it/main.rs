@@ -15,4 +15,5 @@ mod log_service;
 mod metrics;
 mod scrape;
 mod sessions;
+mod upstream;
 mod walk;

@@ -82,7 +82,7 @@ fn start() -> TestCluster {
 }
 
 /// A running `kubectl port-forward`.
-struct Forward {
+pub struct Forward {
     process: Child,
     port: u16,
     /// What it says on standard error.
@@ -91,7 +91,12 @@ struct Forward {
 
 impl Forward {
     fn start(cluster: &TestCluster, speech: Speech, target: &str, port: &str) -> Self {
-        let mut command = kubectl(cluster, speech, &["port-forward", target, port]);
+        let command = kubectl(cluster, speech, &["port-forward", target, port]);
+        Self::of(command, || cluster.log())
+    }
+
+    /// Waits until it listens; `log` is shown when it does not.
+    pub fn of(mut command: Command, log: impl Fn() -> String) -> Self {
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -108,7 +113,7 @@ impl Forward {
             let mut error = String::new();
             let _ = process.kill();
             let _ = process.stderr.take().unwrap().read_to_string(&mut error);
-            panic!("{speech:?} {target}: {line}{error}\n{}", cluster.log());
+            panic!("{command:?}: {line}{error}\n{}", log());
         };
         // Its further lines have to go somewhere.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
@@ -128,7 +133,7 @@ impl Forward {
         }
     }
 
-    fn get(&self, path: &str) -> Result<String, String> {
+    pub fn get(&self, path: &str) -> Result<String, String> {
         let mut stream =
             TcpStream::connect(("127.0.0.1", self.port)).map_err(|error| error.to_string())?;
         stream
@@ -144,7 +149,7 @@ impl Forward {
         Ok(answer)
     }
 
-    fn wait_until_said(&self, text: &str) {
+    pub fn wait_until_said(&self, text: &str) {
         wait_for(&format!("{text:?} from port-forward"), 60, || {
             let said = self.said.lock().unwrap().clone();
             if said.contains(text) {
@@ -304,23 +309,34 @@ fn files_are_copied_in_and_out_on_both_tiers() {
 }
 
 /// kubectl with a terminal of its own.
-struct Terminal {
+pub struct Terminal {
     master: std::fs::File,
     /// Keeps the terminal open until the end.
-    slave: std::os::fd::OwnedFd,
+    _slave: std::os::fd::OwnedFd,
     slave_path: String,
     process: Child,
     seen: String,
 }
 
 impl Terminal {
-    fn start(mut command: Command, rows: u16, columns: u16) -> Self {
+    /// Signals of a terminal reach only the session it controls, so kubectl gets one.
+    pub fn start(kubectl: &Command, rows: u16, columns: u16) -> Self {
         let size = nix::pty::Winsize {
             ws_row: rows,
             ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
+        let mut command = Command::new("setsid");
+        command
+            .arg("-c")
+            .arg(kubectl.get_program())
+            .args(kubectl.get_args());
+        command.envs(
+            kubectl
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         let pair = nix::pty::openpty(Some(&size), None).unwrap();
         let slave_path = nix::unistd::ttyname(&pair.slave)
             .unwrap()
@@ -337,7 +353,7 @@ impl Terminal {
         nix::fcntl::fcntl(&pair.master, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
         Self {
             master: pair.master.into(),
-            slave: pair.slave,
+            _slave: pair.slave,
             slave_path,
             process,
             seen: String::new(),
@@ -360,7 +376,7 @@ impl Terminal {
     }
 
     /// Types lines until one is answered as wanted: sizes travel beside the input.
-    fn ask_until(&mut self, word: &str, wanted: &str) {
+    pub fn ask_until(&mut self, word: &str, wanted: &str) {
         let mut attempt = 0;
         wait_for(wanted, 60, || {
             attempt += 1;
@@ -376,7 +392,20 @@ impl Terminal {
         });
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    /// Types the end of input; the script says that it is over, and kubectl ends well.
+    pub fn end(mut self) {
+        self.master.write_all(b"\x04").unwrap();
+        self.wait_for("over");
+        let ended = wait_for("kubectl's end", 60, || {
+            self.process
+                .try_wait()
+                .unwrap()
+                .ok_or("it still runs".to_string())
+        });
+        assert!(ended.success(), "{}", self.seen);
+    }
+
+    pub fn resize(&self, rows: u16, columns: u16) {
         let status = Command::new("stty")
             .args([
                 "-F",
@@ -392,45 +421,25 @@ impl Terminal {
     }
 }
 
+/// Answers every line with the terminal's size.
+pub const SIZES: &str =
+    "stty size; while read line; do echo \"$line is $(stty size)\"; done; echo over";
+
 #[test]
 fn a_terminal_knows_its_size_and_follows_it() {
     let mut cluster = start();
     for speech in BOTH {
         for name in TIERS {
-            let script =
-                "stty size; while read line; do echo \"$line is $(stty size)\"; done; echo over";
             let kubectl = kubectl(
                 &cluster,
                 speech,
-                &["exec", "-it", name, "--", "sh", "-c", script],
+                &["exec", "-it", name, "--", "sh", "-c", SIZES],
             );
-            // Signals of a terminal reach only the session it controls.
-            let mut command = Command::new("setsid");
-            command
-                .arg("-c")
-                .arg(kubectl.get_program())
-                .args(kubectl.get_args());
-            command.envs(
-                kubectl
-                    .get_envs()
-                    .filter_map(|(name, value)| Some((name, value?))),
-            );
-            let mut terminal = Terminal::start(command, 31, 97);
+            let mut terminal = Terminal::start(&kubectl, 31, 97);
             terminal.ask_until("first", "31 97");
             terminal.resize(43, 111);
             terminal.ask_until("second", "43 111");
-            // The end of input, typed.
-            terminal.master.write_all(b"\x04").unwrap();
-            terminal.wait_for("over");
-            let ended = wait_for("kubectl's end", 60, || {
-                terminal
-                    .process
-                    .try_wait()
-                    .unwrap()
-                    .ok_or("it still runs".to_string())
-            });
-            assert!(ended.success(), "{speech:?} {name}: {}", terminal.seen);
-            drop(terminal.slave);
+            terminal.end();
         }
     }
     cluster.down();
@@ -496,7 +505,7 @@ fn logs_are_cut_as_asked_followed_and_kept_of_the_life_before() {
 }
 
 /// A running kubectl whose output is looked at meanwhile.
-struct Follow {
+pub struct Follow {
     process: Mutex<Child>,
     output: Arc<Mutex<String>>,
 }
@@ -506,7 +515,7 @@ impl Follow {
         Self::of(cluster.kubectl_command(arguments))
     }
 
-    fn of(mut command: Command) -> Self {
+    pub fn of(mut command: Command) -> Self {
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -527,17 +536,18 @@ impl Follow {
         }
     }
 
-    fn seen(&self) -> String {
+    pub fn seen(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
-    fn type_line(&self, line: &str) {
+    pub fn type_line(&self, line: &str) {
         let mut process = self.process.lock().unwrap();
-        let stdin = process.stdin.as_mut().unwrap();
-        stdin.write_all(line.as_bytes()).unwrap();
+        let typed = process.stdin.as_mut().unwrap().write_all(line.as_bytes());
+        drop(process);
+        typed.unwrap_or_else(|error| panic!("kubectl reads no more ({error}): {}", self.seen()));
     }
 
-    fn wait_until_seen(&self, text: &str) {
+    pub fn wait_until_seen(&self, text: &str) {
         wait_for(&format!("{text:?} from kubectl"), 60, || {
             let seen = self.seen();
             if seen.contains(text) {
@@ -548,7 +558,7 @@ impl Follow {
         });
     }
 
-    fn wait_until_ended(&self) {
+    pub fn wait_until_ended(&self) {
         wait_for("kubectl's end", 60, || {
             let ended = self.process.lock().unwrap().try_wait().unwrap();
             ended.map(drop).ok_or_else(|| self.seen())

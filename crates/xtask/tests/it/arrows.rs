@@ -45,7 +45,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("local-runtime", &[]),
     ("local-schema", &[]),
     ("tool-load", &[]),
-    ("xtask", &[]),
+    ("tool-upstream", &[]),
+    ("xtask", &["tool-upstream"]),
 ];
 
 /// The program may know every crate but the workspace's own tool.
