@@ -1,4 +1,5 @@
-//! Links between the workspace's documents that lead nowhere: a file that is not there, or a heading that its page does not have.
+//! Links between the workspace's documents that lead nowhere: a file that is not there, or a heading that its page does not have;
+//! and pages for users that their folder's list does not name, so that nobody finds them.
 //!
 //! Addresses elsewhere are not asked for, so that the check works without a network; links inside code are not links.
 
@@ -13,28 +14,54 @@ use crate::run;
 /// Folders with documents that are not ours, or none at all.
 const NOT_OURS: [&str; 2] = ["target", "node_modules"];
 
-/// Fails with every link that leads nowhere, by file and line.
+/// Folders whose `README.md` has to name each of their pages.
+const LISTED: [&str; 2] = ["docs", "docs/zh"];
+
+/// Fails with every link that leads nowhere, by file and line, and every page that is not listed.
 pub fn check() -> anyhow::Result<()> {
-    let dead = dead_links(&run::root())?;
-    if !dead.is_empty() {
-        bail!("links that lead nowhere:\n  {}", dead.join("\n  "));
+    let root = run::root();
+    let mut pages = BTreeMap::new();
+    read_pages(&root, &mut pages)?;
+    let mut complaints = dead_links(&root, &pages);
+    complaints.extend(unlisted(&root, &pages));
+    if !complaints.is_empty() {
+        bail!("documents to mend:\n  {}", complaints.join("\n  "));
     }
     Ok(())
 }
 
-fn dead_links(root: &Path) -> anyhow::Result<Vec<String>> {
-    let mut pages = BTreeMap::new();
-    read_pages(root, &mut pages)?;
+fn unlisted(root: &Path, pages: &BTreeMap<PathBuf, String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in LISTED {
+        let list = root.join(folder).join("README.md");
+        let named: BTreeSet<PathBuf> = pages
+            .get(&list)
+            .map_or_else(Vec::new, |text| links(text))
+            .iter()
+            .filter_map(|(_, target)| Some(root.join(folder).join(target.split('#').next()?)))
+            .collect();
+        let own = pages.keys().filter(|page| {
+            page.parent() == Some(&root.join(folder)) && **page != list && !named.contains(*page)
+        });
+        found.extend(own.map(|page| {
+            let page = page.strip_prefix(root).unwrap_or(page).display();
+            format!("{page}: {folder}/README.md does not name it")
+        }));
+    }
+    found
+}
+
+fn dead_links(root: &Path, pages: &BTreeMap<PathBuf, String>) -> Vec<String> {
     let mut dead = Vec::new();
-    for (page, text) in &pages {
+    for (page, text) in pages {
         for (line, target) in links(text) {
-            if let Some(reason) = problem(&pages, page, &target) {
+            if let Some(reason) = problem(pages, page, &target) {
                 let page = page.strip_prefix(root).unwrap_or(page).display();
                 dead.push(format!("{page}:{line}: {target}: {reason}"));
             }
         }
     }
-    Ok(dead)
+    dead
 }
 
 fn read_pages(folder: &Path, pages: &mut BTreeMap<PathBuf, String>) -> anyhow::Result<()> {
@@ -167,29 +194,54 @@ fn anchor(title: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_dead_link_is_named_with_page_line_and_reason_and_living_ones_are_not() {
+    /// Files of a workspace, with their texts as they are read.
+    fn workspace(files: &[(&str, &str)]) -> (tempfile::TempDir, BTreeMap<PathBuf, String>) {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
+        for (name, text) in files {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
-        };
-        write("docs/a.md", "# A page\n\n## How it's done\n\n## 规则\n");
-        write("target/x.md", "[gone](gone.md)\n");
-        write(
-            "README.md",
-            "[a](docs/a.md) [b](docs/a.md#how-its-done \"title\") [z](docs/a.md#规则) [d](docs/) [web](https://example.org/x)\n\
+        }
+        let mut pages = BTreeMap::new();
+        read_pages(folder.path(), &mut pages).unwrap();
+        (folder, pages)
+    }
+
+    #[test]
+    fn a_dead_link_is_named_with_page_line_and_reason_and_living_ones_are_not() {
+        let readme = "[a](docs/a.md) [b](docs/a.md#how-its-done \"title\") [z](docs/a.md#规则) [d](docs/) [web](https://example.org/x)\n\
              [self](#here) `[code](gone.md)`\n```\n[fenced](gone.md)\n```\n\
-             [c](docs/b.md)\n[e](docs/a.md#elsewhere)\n# Here\n",
-        );
-        write("docs/zh/a.md", "[up](../../README.md) [down](../b.md)\n");
+             [c](docs/b.md)\n[e](docs/a.md#elsewhere)\n# Here\n";
+        let (folder, pages) = workspace(&[
+            ("docs/a.md", "# A page\n\n## How it's done\n\n## 规则\n"),
+            ("target/x.md", "[gone](gone.md)\n"),
+            ("README.md", readme),
+            ("docs/zh/a.md", "[up](../../README.md) [down](../b.md)\n"),
+        ]);
         assert_eq!(
-            dead_links(folder.path()).unwrap(),
+            dead_links(folder.path(), &pages),
             [
                 "README.md:6: docs/b.md: there is no such file",
                 "README.md:7: docs/a.md#elsewhere: the page has no such heading",
                 "docs/zh/a.md:1: ../b.md: there is no such file",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_page_that_its_folders_list_does_not_name_is_told() {
+        let (folder, pages) = workspace(&[
+            ("docs/README.md", "[a](a.md#part) [other](decisions/1.md)\n"),
+            ("docs/a.md", ""),
+            ("docs/b.md", ""),
+            ("docs/decisions/1.md", ""),
+            ("docs/zh/a.md", ""),
+        ]);
+        assert_eq!(
+            unlisted(folder.path(), &pages),
+            [
+                "docs/b.md: docs/README.md does not name it",
+                "docs/zh/a.md: docs/zh/README.md does not name it",
             ]
         );
     }

@@ -32,7 +32,7 @@ enum Command {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
-    /// Check sizes of files and functions against the list that may only shrink, and that no document links to nowhere.
+    /// Check sizes of files and functions against the list that may only shrink, that no document links to nowhere, and that all are listed.
     Tidy,
     /// Write generated files anew: the Helm chart. Tests fail while they are old.
     Generate,
