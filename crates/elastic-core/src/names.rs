@@ -182,6 +182,8 @@ pub mod tags {
     pub const POD: &str = "springtide/pod";
     /// The pod's UID.
     pub const UID: &str = "springtide/uid";
+    /// `false` on a group that is to reach no Service by its ClusterIP; a cloud that knows the tag sees to it.
+    pub const SERVICE_ADDRESSES: &str = "springtide/service-addresses";
 }
 
 /// Whether `labels` holds `key` with the value `wanted`.

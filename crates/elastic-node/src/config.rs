@@ -112,6 +112,9 @@ impl Default for Capacity {
 pub struct ClusterSettings {
     /// Addresses of the cluster's DNS; without any, groups use the cloud's.
     pub cluster_dns: Vec<String>,
+    /// Addresses at which the cluster's DNS is reached without ClusterIPs; without any, groups that get none ask the
+    /// cloud's.
+    pub direct_dns: Vec<String>,
     /// Usually `cluster.local`.
     pub cluster_domain: String,
     /// Host and port of the API inside the cluster, for `KUBERNETES_SERVICE_*`.
@@ -132,6 +135,7 @@ impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
             cluster_dns: Vec::new(),
+            direct_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             kubernetes_service: None,
             api_server: None,

@@ -18,7 +18,9 @@ use kube::{
         watcher,
     },
 };
-use local_network::{ClusterNetwork, DnsConfig, DnsServer, ServiceKey, ServiceProxy, ServiceTable};
+use local_network::{
+    CONTROL_ADDRESS, ClusterNetwork, DnsConfig, DnsServer, ServiceKey, ServiceProxy, ServiceTable,
+};
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -204,10 +206,20 @@ impl Gateway {
     ) -> Result<(), GatewayError> {
         let sockets = self.network.sockets();
         let address = self.config.dns.listen;
-        let dns = DnsServer::bind(&sockets, self.config.dns.clone(), table.clone())
-            .map_err(|source| GatewayError::Dns { address, source })
-            .await?;
-        tasks.spawn(dns.run(stop.clone()));
+        // At its service address, and at one that is reached without service addresses too.
+        for address in [
+            address,
+            std::net::SocketAddrV4::new(CONTROL_ADDRESS, address.port()),
+        ] {
+            let config = DnsConfig {
+                listen: address,
+                ..self.config.dns.clone()
+            };
+            let dns = DnsServer::bind(&sockets, config, table.clone())
+                .map_err(|source| GatewayError::Dns { address, source })
+                .await?;
+            tasks.spawn(dns.run(stop.clone()));
+        }
         tasks.spawn(ServiceProxy::new(sockets, table, [address]).run(stop.clone()));
         Ok(())
     }

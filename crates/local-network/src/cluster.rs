@@ -21,6 +21,16 @@ pub struct NetworkConfig {
     pub cluster_id: String,
 }
 
+/// Where a pod's connections may lead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PodReach {
+    /// Everywhere in the cluster.
+    #[default]
+    Everywhere,
+    /// To other pods and nodes, but to no service address.
+    WithoutServices,
+}
+
 /// One attached pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodNetwork {
@@ -99,7 +109,17 @@ impl ClusterNetwork {
     ///
     /// The work goes on to its end when the returned future is dropped; a later call with the same name waits for it.
     pub async fn attach(&self, name: &str, ip: Ipv4Addr) -> Result<PodNetwork, NetworkError> {
-        self.change(name, move |attachment| attachment.attach(ip))
+        self.attach_with(name, ip, PodReach::default()).await
+    }
+
+    /// The same for a pod that may not reach everything. What it may reach stays as long as it is attached.
+    pub async fn attach_with(
+        &self,
+        name: &str,
+        ip: Ipv4Addr,
+        reach: PodReach,
+    ) -> Result<PodNetwork, NetworkError> {
+        self.change(name, move |attachment| attachment.attach(ip, reach))
             .await?;
         Ok(self.pod_network(name.to_owned(), ip))
     }

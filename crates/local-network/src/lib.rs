@@ -17,7 +17,7 @@ mod proxy;
 mod sockets;
 mod table;
 
-pub use cluster::{ClusterNetwork, NetworkConfig, PodNetwork};
+pub use cluster::{ClusterNetwork, NetworkConfig, PodNetwork, PodReach};
 pub use dns::{DnsConfig, DnsServer};
 pub use error::NetworkError;
 pub use links::{CONTROL_ADDRESS, GATEWAY_ADDRESS, SERVICE_NETWORK, SERVICE_NETWORK_BITS};

@@ -183,6 +183,24 @@ pub(crate) fn add_gateway_routes(socket: &mut NetlinkSocket, index: u32) -> io::
     )
 }
 
+/// Refuses a network inside this namespace, whatever other routes lead there.
+pub(crate) fn refuse_network(
+    socket: &mut NetlinkSocket,
+    network: Ipv4Addr,
+    bits: u8,
+) -> io::Result<()> {
+    let mut message = route(Some((network, bits)), LOOPBACK_INDEX, RouteScope::Universe);
+    message.header.kind = RouteType::Unreachable;
+    // The kernel takes no device for a route that leads nowhere.
+    message
+        .attributes
+        .retain(|attribute| !matches!(attribute, RouteAttribute::Oif(_)));
+    socket.change(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
 /// Fixes the hardware address behind an IP address. Permanent entries need no ARP exchange before the first packet and
 /// do not count against the kernel's neighbour table limit, which all namespaces share.
 pub(crate) fn add_neighbour(

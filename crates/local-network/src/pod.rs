@@ -8,7 +8,7 @@ use std::{fs::File, io, net::Ipv4Addr, os::fd::AsRawFd};
 
 use rtnetlink::packet_route::address::AddressScope;
 
-use crate::{NetworkError, links, names, netlink::NetlinkSocket, netns};
+use crate::{NetworkError, PodReach, links, names, netlink::NetlinkSocket, netns};
 
 pub(crate) struct Attachment<'a> {
     pub(crate) router: &'a File,
@@ -18,7 +18,7 @@ pub(crate) struct Attachment<'a> {
 
 impl Attachment<'_> {
     /// Attaches, or finds the same attachment complete.
-    pub(crate) fn attach(&self, ip: Ipv4Addr) -> Result<(), NetworkError> {
+    pub(crate) fn attach(&self, ip: Ipv4Addr, reach: PodReach) -> Result<(), NetworkError> {
         let failed = |source| NetworkError::io("attaching", self.name, source);
         netns::enter(self.router).map_err(failed)?;
         let mut router = NetlinkSocket::open().map_err(failed)?;
@@ -33,7 +33,7 @@ impl Attachment<'_> {
             });
         }
         self.remove(&mut router)?;
-        self.build(&mut router, ip).map_err(|error| {
+        self.build(&mut router, ip, reach).map_err(|error| {
             if let Err(cleanup) = self.remove(&mut router) {
                 tracing::warn!(name = self.name, error = %cleanup, "half-made attachment could not be removed");
             }
@@ -82,7 +82,7 @@ impl Attachment<'_> {
         netns::remove(&self.namespace()).map_err(failed)
     }
 
-    fn build(&self, router: &mut NetlinkSocket, ip: Ipv4Addr) -> io::Result<()> {
+    fn build(&self, router: &mut NetlinkSocket, ip: Ipv4Addr, reach: PodReach) -> io::Result<()> {
         let namespace = netns::enter_new()?;
         set_pod_parameters()?;
         let mut pod = NetlinkSocket::open()?;
@@ -101,6 +101,13 @@ impl Attachment<'_> {
             names::ROUTER_HARDWARE_ADDRESS,
         )?;
         links::add_gateway_routes(&mut pod, links::POD_LINK_INDEX)?;
+        if reach == PodReach::WithoutServices {
+            links::refuse_network(
+                &mut pod,
+                links::SERVICE_NETWORK,
+                links::SERVICE_NETWORK_BITS,
+            )?;
+        }
 
         links::add_neighbour(router, link.index, ip, names::pod_hardware_address(ip))?;
         links::add_pod_route(router, link.index, ip)?;

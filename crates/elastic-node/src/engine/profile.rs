@@ -123,6 +123,10 @@ pub(super) fn resolve(profile: EciProfile, base: &Base) -> Result<Effective, Vec
         .or(settings.resource_group);
     settings.vpc = profile.vpc_id.clone().or(settings.vpc);
     settings.cluster_ip = profile.enable_cluster_ip;
+    if !settings.cluster_ip {
+        // The DNS Service's own ClusterIP leads nowhere then.
+        settings.cluster_dns.clone_from(&settings.direct_dns);
+    }
     if profile.enable_private_zone {
         settings.cluster_dns.clear();
     }
@@ -390,6 +394,7 @@ mod tests {
             settings: ClusterSettings {
                 security_group: Some("sg-base".into()),
                 cluster_dns: vec!["10.96.0.10".into()],
+                direct_dns: vec!["10.10.0.1".into()],
                 ..ClusterSettings::default()
             },
             initial: BTreeMap::new(),
@@ -439,6 +444,8 @@ mod tests {
             .settings;
         assert_eq!(settings.security_group.as_deref(), Some("sg-base"));
         assert!(settings.cluster_dns.is_empty() && !settings.cluster_ip);
+        let settings = resolved(&[("enableClusterIp", "false")]).unwrap().settings;
+        assert_eq!(settings.cluster_dns, ["10.10.0.1"], "not by its ClusterIP");
         let settings = resolved(&[("securityGroupId", "sg-new"), ("vpcId", "vpc-1")])
             .unwrap()
             .settings;

@@ -113,7 +113,7 @@ pub fn container_group(
         active_deadline_seconds: spec.active_deadline_seconds,
         termination_grace_period_seconds: spec.termination_grace_period_seconds,
         client_token: pod.uid(),
-        tag: group_tags(pod, identity, &options),
+        tag: group_tags(pod, identity, settings, &options),
         host_name: Some(host_name(pod, spec)),
         share_process_namespace: spec.share_process_namespace,
         image_registry_credential: registry_credentials(spec, references),
@@ -208,7 +208,12 @@ fn host_name(pod: &Pod, spec: &PodSpec) -> String {
     name.trim_end_matches(['-', '.']).to_owned()
 }
 
-fn group_tags(pod: &Pod, identity: Identity<'_>, options: &InstanceOptions) -> Vec<Tag> {
+fn group_tags(
+    pod: &Pod,
+    identity: Identity<'_>,
+    settings: &ClusterSettings,
+    options: &InstanceOptions,
+) -> Vec<Tag> {
     let tag = |key: &str, value: &str| Tag {
         key: key.to_owned(),
         value: value.chars().take(MAX_TAG_BYTES).collect(),
@@ -220,6 +225,9 @@ fn group_tags(pod: &Pod, identity: Identity<'_>, options: &InstanceOptions) -> V
         tag(tags::POD, &pod.name_any()),
         tag(tags::UID, &pod.uid().unwrap_or_default()),
     ];
+    if !settings.cluster_ip {
+        all.push(tag(tags::SERVICE_ADDRESSES, "false"));
+    }
     all.extend(options.tags.iter().map(|(key, value)| tag(key, value)));
     all
 }

@@ -603,4 +603,7 @@ fn groups_without_cluster_ips_are_told_the_apis_own_address() {
         .iter()
         .find(|one| one.key == "KUBERNETES_SERVICE_HOST");
     assert_eq!(host.unwrap().value.as_deref(), Some("192.0.2.1"));
+    let mut tags = request.tag.iter();
+    let tag = tags.find(|tag| tag.key == "springtide/service-addresses");
+    assert_eq!(tag.unwrap().value, "false");
 }

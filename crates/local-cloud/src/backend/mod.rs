@@ -136,6 +136,14 @@ pub struct InterfaceUsage {
     pub sent: [u64; 4],
 }
 
+impl GroupPlan {
+    /// Whether the group reaches service addresses: unless a tag says no.
+    pub(crate) fn reaches_services(&self) -> bool {
+        let mut tags = self.request.tag.iter();
+        !tags.any(|tag| tag.key == SERVICE_ADDRESSES_TAG && tag.value == "false")
+    }
+}
+
 /// Why a backend could not do something: a reason in one word, as events have it, and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -163,6 +171,9 @@ impl BackendError {
         Self::new(reason, chain.join(": "))
     }
 }
+
+/// The tag by which a group is kept from the addresses of services.
+const SERVICE_ADDRESSES_TAG: &str = "springtide/service-addresses";
 
 /// Runs groups.
 #[async_trait]

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use local_network::{CONTROL_ADDRESS, ClusterNetwork, NetworkError, PodNetwork, SocketFactory};
+use local_network::{
+    CONTROL_ADDRESS, ClusterNetwork, NetworkError, PodNetwork, PodReach, SocketFactory,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{TestNetwork, listen_in, open};
@@ -52,6 +54,37 @@ async fn pods_reach_each_other_and_the_router_reaches_them() {
     let mut stream = test.network.sockets().tcp_connect(address).await.unwrap();
     stream.read_to_string(&mut seen).await.unwrap();
     assert_eq!(seen, CONTROL_ADDRESS.to_string());
+}
+
+#[tokio::test]
+async fn a_pod_without_services_reaches_pods_and_nodes_only() {
+    let test = TestNetwork::new().await;
+    let web = test.network.attach("web", pod_ip(1)).await.unwrap();
+    let reach = PodReach::WithoutServices;
+    let apart = test.network.attach_with("apart", pod_ip(2), reach).await;
+    let apart = apart.unwrap();
+    let listen = async |address: Ipv4Addr| {
+        let sockets = test.network.sockets();
+        sockets.tcp_listen((address, 8080).into()).await.unwrap()
+    };
+    let service = listen(Ipv4Addr::new(10, 96, 7, 7)).await;
+    let node = listen(CONTROL_ADDRESS).await;
+    let connect = async |pod: &PodNetwork, address: SocketAddr| {
+        SocketFactory::tcp_connect_in(&pod.netns_path, address)
+            .await
+            .map(drop)
+            .map_err(|error| error.raw_os_error())
+    };
+    let service = service.local_addr().unwrap();
+    let to_pod = serve_peer_address(&web);
+    assert_eq!(connect(&web, service).await, Ok(()));
+    assert_eq!(
+        connect(&apart, service).await,
+        Err(Some(nix::libc::EHOSTUNREACH)),
+        "at once, not by waiting"
+    );
+    assert_eq!(connect(&apart, node.local_addr().unwrap()).await, Ok(()));
+    assert_eq!(connect(&apart, to_pod).await, Ok(()));
 }
 
 #[tokio::test]

@@ -162,7 +162,12 @@ async fn virtual_nodes(
     config.settings = ClusterSettings {
         cluster_dns: vec![addresses::CLUSTER_DNS.to_string()],
         cluster_domain: "cluster.local".to_string(),
+        direct_dns: vec![CONTROL_ADDRESS.to_string()],
         kubernetes_service: Some(("10.96.0.1".to_string(), 443)),
+        api_server: Some((
+            addresses::api_inside().ip().to_string(),
+            addresses::api_inside().port(),
+        )),
         security_group: cloud.security_groups.first().cloned(),
         ..ClusterSettings::default()
     };

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use cloud_api::model::create::{ContainerSpec, ProbeSpec};
 use futures::StreamExt;
 use jiff::Timestamp;
-use local_network::ClusterNetwork;
+use local_network::{ClusterNetwork, PodReach};
 use local_runtime::{
     ContainerId, ContainerState, ContainerStatus, ExecSpec, Runtime, RuntimeError, SandboxState,
 };
@@ -113,7 +113,13 @@ impl RealBackend {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(failed("FailedCreatePodSandBox")(error)),
         }
-        let attached = self.config.network.attach(&plan.id, plan.address).await;
+        let reach = if plan.reaches_services() {
+            PodReach::Everywhere
+        } else {
+            PodReach::WithoutServices
+        };
+        let network = &self.config.network;
+        let attached = network.attach_with(&plan.id, plan.address, reach).await;
         let network =
             attached.map_err(|error| BackendError::from_error("NetworkNotReady", &error))?;
         let directory = self.directory(&plan.id);

@@ -3,4 +3,5 @@
 mod life;
 mod made;
 mod restart;
+mod services;
 mod world;
