@@ -22,6 +22,9 @@ pub struct PodMoments {
     /// The cloud had accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Timestamp>,
+    /// The cloud had the last image, by its own word (whole seconds).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<Timestamp>,
     /// All containers were seen running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Timestamp>,
@@ -120,11 +123,12 @@ pub fn timeline(burst: &BurstMoments) -> Vec<Step> {
             .collect::<Option<Vec<_>>>()
             .and_then(|all| all.into_iter().max())
     };
-    let of_pods: [(u8, &str, Get); 6] = [
+    let of_pods: [(u8, &str, Get); 7] = [
         (6, "first overflow pod made", |pod| pod.created),
         (7, "bound to the virtual node", |pod| pod.bound),
         (8, "container group requested", |pod| pod.requested),
         (8, "container group accepted", |pod| pod.accepted),
+        (9, "images pulled", |pod| pod.pulled),
         (9, "containers running", |pod| pod.running),
         (10, "ready", |pod| pod.ready),
     ];
@@ -192,6 +196,7 @@ mod tests {
             bound: at(120 + offset),
             requested: at(125 + offset),
             accepted: at(140 + offset),
+            pulled: None,
             running: at(900 + offset),
             ready: at(1_000 + offset),
         }

@@ -56,7 +56,16 @@ impl Histogram {
 struct Running {
     has_group: bool,
     per_hour: f64,
-    staged: bool,
+    staged: Staged,
+}
+
+/// Which stages of a pod are counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Staged {
+    /// Those that the virtual node sees itself.
+    seen: bool,
+    /// Those that the cloud tells afterwards.
+    told: bool,
 }
 
 #[derive(Debug, Default)]
@@ -104,19 +113,31 @@ impl Metrics {
             .and_then(|(cpu, memory)| Size::from_decimals(cpu, memory));
         let price = |size| PriceList::default().per_second(size, false, 0).as_cny();
         let mut counts = self.counts();
-        let staged = counts.pods.get(&uid).is_some_and(|known| known.staged);
+        let mut staged = counts
+            .pods
+            .get(&uid)
+            .map_or_else(Staged::default, |known| known.staged);
         let moments = annotation(POD_MOMENTS_ANNOTATION)
             .and_then(|text| serde_json::from_str::<PodMoments>(text).ok())
             .filter(|moments| moments.ready.is_some());
-        if let (false, Some(moments)) = (staged, &moments) {
-            for (stage, seconds) in stages(moments) {
+        if let Some(moments) = &moments {
+            let mut wanted = Vec::new();
+            if !staged.seen {
+                wanted.extend(seen(moments));
+            }
+            if !staged.told {
+                wanted.extend(told(moments));
+            }
+            for (stage, seconds) in wanted {
                 counts.stages.entry(stage).or_default().observe(seconds);
             }
+            staged.seen = true;
+            staged.told |= moments.pulled.is_some();
         }
         let running = Running {
             has_group: annotation(INSTANCE_ID).is_some(),
             per_hour: size.map_or(0.0, price) * SECONDS_PER_HOUR,
-            staged: staged || moments.is_some(),
+            staged,
         };
         counts.pods.insert(uid, running);
     }
@@ -204,21 +225,29 @@ fn bounded<'a, V: Default>(
     map.entry(key).or_default()
 }
 
-/// Seconds between the moments that are known, by the name of what happened in between.
-fn stages(moments: &PodMoments) -> Vec<(&'static str, f64)> {
-    let between = |name, from: Option<Timestamp>, to: Option<Timestamp>| {
-        let seconds = to?.duration_since(from?).as_secs_f64();
-        Some((name, seconds.max(0.0)))
-    };
-    [
+type Stage = (&'static str, f64);
+
+/// Seconds between two moments that are known, by the name of what happened in between.
+fn between(name: &'static str, from: Option<Timestamp>, to: Option<Timestamp>) -> Option<Stage> {
+    let seconds = to?.duration_since(from?).as_secs_f64();
+    Some((name, seconds.max(0.0)))
+}
+
+fn seen(moments: &PodMoments) -> impl Iterator<Item = Stage> {
+    let stages = [
         between("schedule", moments.created, moments.bound),
         between("create", moments.bound, moments.accepted),
-        between("start", moments.accepted, moments.running),
         between("ready", moments.running, moments.ready),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    stages.into_iter().flatten()
+}
+
+fn told(moments: &PodMoments) -> impl Iterator<Item = Stage> {
+    let stages = [
+        between("pull", moments.accepted, moments.pulled),
+        between("start", moments.pulled, moments.running),
+    ];
+    stages.into_iter().flatten()
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
@@ -341,6 +370,39 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn each_stage_of_a_pod_is_counted_once_also_when_the_pull_is_told_later() {
+        let metrics = Metrics::default();
+        let mut moments = serde_json::json!({
+            "created": "2026-01-01T00:00:00Z", "bound": "2026-01-01T00:00:01Z",
+            "accepted": "2026-01-01T00:00:03Z", "running": "2026-01-01T00:00:09Z", "ready": "2026-01-01T00:00:19Z"
+        });
+        let put = |moments: &serde_json::Value| {
+            let annotations = serde_json::json!({POD_MOMENTS_ANNOTATION: moments.to_string()});
+            let pod = serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"uid": "u", "annotations": annotations}
+            });
+            metrics.put(&serde_json::from_value(pod).unwrap());
+        };
+        let sum = |stage: &str| {
+            let text = metrics.text(true);
+            let name = format!("springtide_pod_stage_seconds_sum{{stage={stage:?}}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&name));
+            line.map(|value| value.parse::<f64>().unwrap())
+        };
+        put(&moments);
+        assert_eq!(
+            (sum("ready"), sum("pull"), sum("start")),
+            (Some(10.0), None, None)
+        );
+        moments["pulled"] = "2026-01-01T00:00:07Z".into();
+        put(&moments);
+        put(&moments);
+        let stages = ["schedule", "create", "pull", "start", "ready"].map(sum);
+        assert_eq!(stages, [1.0, 2.0, 4.0, 2.0, 10.0].map(Some));
     }
 
     #[test]

@@ -72,6 +72,7 @@ async fn the_second_replica_takes_over_from_a_dead_leader_and_touches_no_group()
                     "springtide_cloud_calls_total{action=\"CreateContainerGroup\",code=\"OK\"} 1",
                 )
                 && !text.contains("springtide_cost_per_hour 0\n")
+                && text.contains("springtide_pod_stage_seconds_count{stage=\"pull\"}")
                 && text.contains("springtide_pod_stage_seconds_count{stage=\"start\"}")
         },
     )

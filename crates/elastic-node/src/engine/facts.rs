@@ -7,6 +7,8 @@ use cloud_api::model::create::CreateContainerGroupRequest;
 use cloud_api::model::describe::ContainerGroup;
 use elastic_core::names::{self, APPLIED_IMAGES_ANNOTATION, TOKEN_LIFE_ANNOTATION};
 use elastic_core::pod_sizing::{PodSize, WantedSpec};
+use elastic_core::timeline::PodMoments;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
@@ -17,6 +19,8 @@ use crate::translate;
 
 type Annotations = BTreeMap<String, String>;
 
+/// Event that says that an image is there.
+const PULLED: &str = "Pulled";
 /// Event that names the image cache.
 const CACHE_HIT: &str = "SuccessfulHitImageCache";
 /// Annotations that users write as wishes (their words stay), and those that are written again when a group is changed
@@ -106,6 +110,17 @@ pub(super) fn described(group: &ContainerGroup) -> Annotations {
         cache.map(str::to_owned).as_ref(),
     );
     all
+}
+
+/// When the cloud had the last image, as far as its events tell: its times are whole seconds, so the moment is kept
+/// between those that were seen here. An image that is pulled again for a later run does not count.
+pub(super) fn pulled(group: &ContainerGroup, moments: &PodMoments) -> Option<Timestamp> {
+    let (accepted, running) = moments.accepted.zip(moments.running)?;
+    let events = group.events.iter().filter(|event| event.reason == PULLED);
+    let told = events.flat_map(|event| [&event.first_timestamp, &event.last_timestamp]);
+    let times = told.filter_map(|text| text.parse::<Timestamp>().ok());
+    let last = times.filter(|time| *time <= running).max()?;
+    Some(last.max(accepted).min(running))
 }
 
 fn size(instance_type: &Option<String>, amounts: Option<(f64, f64)>) -> Annotations {
@@ -220,6 +235,37 @@ mod tests {
             ..group
         };
         assert_eq!(described(&machine)[names::INSTANCE_SPEC], "ecs.c6.large");
+    }
+
+    #[test]
+    fn the_moment_of_the_last_pull_lies_between_those_that_were_seen() {
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let moments = PodMoments {
+            accepted: at("2026-01-01T00:00:01.9Z"),
+            running: at("2026-01-01T00:00:09.5Z"),
+            ..PodMoments::default()
+        };
+        let group = |events: &[(&str, &str, &str)]| -> ContainerGroup {
+            let events = events.iter().map(|(reason, first, last)| {
+                json!({"Reason": reason, "FirstTimestamp": first, "LastTimestamp": last})
+            });
+            serde_json::from_value(json!({"Events": events.collect::<Vec<_>>()})).unwrap()
+        };
+        let second = |second: u8| format!("2026-01-01T00:00:{second:02}Z");
+        let (one, four, seven, late) = (second(1), second(4), second(7), second(40));
+        let found = |events: &[(&str, &str, &str)]| pulled(&group(events), &moments);
+        assert_eq!(found(&[("Pulled", &four, &seven)]), at(&seven));
+        assert_eq!(
+            found(&[("Pulled", &four, &late)]),
+            at(&four),
+            "a later run pulled again"
+        );
+        assert_eq!(found(&[("Pulled", &one, &one)]), moments.accepted);
+        assert_eq!(found(&[("Pulling", &four, &four)]), None);
+        assert_eq!(
+            pulled(&group(&[("Pulled", &four, &four)]), &PodMoments::default()),
+            None
+        );
     }
 
     #[test]

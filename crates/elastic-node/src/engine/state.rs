@@ -427,6 +427,8 @@ impl State {
         annotations.extend(facts::described(group));
         known.facts.annotations = Kept::new(annotations);
         let uid = known.uid.clone();
+        let moments = &mut self.notes(&uid).moments;
+        moments.pulled = moments.pulled.or(facts::pulled(group, moments));
         self.opened(&uid);
         self.refresh_status(&uid);
         self.touch(&uid);
