@@ -8,6 +8,8 @@ mod deaths;
 mod kubelet;
 mod life;
 mod profile;
+mod profile_keys;
+mod refusals;
 mod support;
 mod sweep;
 mod tokens;

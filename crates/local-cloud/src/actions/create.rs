@@ -30,6 +30,7 @@ pub(crate) async fn create(
     let shared = call.shared;
     let offers = market::offers(&request, &shared.catalog, &shared.config.prices)?;
     if request.dry_run == Some(true) {
+        place::named(&request, &shared.state())?;
         let message = "The request is sound; nothing was created because it asked for a dry run.";
         return Err(Refusal::new(400, "DryRunOperation", message));
     }

@@ -105,10 +105,22 @@ fn choices<'a>(list: &'a Option<String>, parameter: &str) -> Result<Vec<&'a str>
     Ok(choices)
 }
 
-/// The vSwitches that come into question, in order.
+/// The vSwitches that come into question, in the order in which they are tried.
 fn candidates(
     request: &CreateContainerGroupRequest,
     state: &mut State,
+) -> Result<Vec<usize>, Refusal> {
+    let mut found = named(request, state)?;
+    if request.schedule_strategy.as_deref() == Some("VSwitchRandom") {
+        state.shuffle(&mut found);
+    }
+    Ok(found)
+}
+
+/// The vSwitches that come into question, in the caller's order.
+pub(super) fn named(
+    request: &CreateContainerGroupRequest,
+    state: &State,
 ) -> Result<Vec<usize>, Refusal> {
     let zones = choices(&request.zone_id, "ZoneId")?;
     if let Some(unknown) = zones
@@ -158,9 +170,6 @@ fn candidates(
                 message,
             ));
         }
-    }
-    if request.schedule_strategy.as_deref() == Some("VSwitchRandom") {
-        state.shuffle(&mut found);
     }
     Ok(found)
 }

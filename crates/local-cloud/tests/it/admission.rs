@@ -135,7 +135,16 @@ async fn wrong_values_are_refused_and_named() {
 
 #[tokio::test]
 async fn documented_codes_are_used_for_documented_mistakes() {
-    let cases: [(Change, u16, &str); 8] = [
+    let cases: [(Change, u16, &str); 9] = [
+        (
+            // A dry run that overlooked it would call it sound.
+            |request| {
+                request.dry_run = Some(true);
+                request.v_switch_id = Some("vsw-none".to_owned());
+            },
+            404,
+            "InvalidVSwitchId.NotFound",
+        ),
         (
             |request| request.cpu = Some(65.0),
             400,

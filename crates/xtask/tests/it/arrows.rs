@@ -28,6 +28,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         "elastic-node",
         &["cloud-api", "elastic-core", "kubelet-api"],
     ),
+    (
+        "fuzz-targets",
+        &[
+            "cloud-api",
+            "elastic-core",
+            "elastic-metrics",
+            "kubelet-api",
+            "local-schema",
+        ],
+    ),
     ("kubelet-api", &[]),
     ("local-apiserver", &["local-kinds", "local-schema"]),
     (

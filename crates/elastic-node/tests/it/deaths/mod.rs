@@ -11,4 +11,5 @@ mod api;
 mod fate;
 mod histories;
 mod lives;
+mod pending;
 mod world;

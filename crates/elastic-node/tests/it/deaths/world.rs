@@ -199,19 +199,24 @@ impl World {
     }
 
     pub fn create_pod(&self, name: &str, node: &str, spot: bool) {
-        let annotations = if spot {
-            json!({"k8s.aliyun.com/eci-spot-strategy": "SpotAsPriceGo"})
-        } else {
-            json!({})
-        };
-        let pod = json!({
-            "metadata": {"name": name, "labels": {"app": "web"}, "annotations": annotations},
+        self.create_pod_with(name, node, |pod| {
+            if spot {
+                pod["metadata"]["annotations"] =
+                    json!({"k8s.aliyun.com/eci-spot-strategy": "SpotAsPriceGo"});
+            }
+        });
+    }
+
+    pub fn create_pod_with(&self, name: &str, node: &str, change: impl FnOnce(&mut Value)) {
+        let mut pod = json!({
+            "metadata": {"name": name, "labels": {"app": "web"}},
             "spec": {
                 "nodeName": node, "restartPolicy": "Always", "terminationGracePeriodSeconds": 1,
                 "containers": [{"name": "web", "image": "shop:1", "resources": {"requests": {"cpu": "2", "memory": "4Gi"}}}]
             },
             "status": {"phase": "Pending"}
         });
+        change(&mut pod);
         self.api.create("pods", NAMESPACE, pod);
     }
 
