@@ -6,6 +6,7 @@
 //! virtual nodes go to worker nodes first.
 
 pub mod config;
+pub mod cron_job;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage_collector;
@@ -40,6 +41,7 @@ pub fn start_all(cluster: &Cluster, config: ControllersConfig) {
     deployment::start(cluster);
     stateful_set::start(cluster);
     job::start(cluster);
+    cron_job::start(cluster);
     endpoints::start(cluster);
     garbage_collector::start(cluster);
     namespace::start(cluster);

@@ -512,6 +512,10 @@ pub enum AddonCommand {
     Manifests {
         #[command(flatten)]
         options: AddonOptions,
+        /// With the kinds of OpenKruise and of the vendor's scheduler; only for clusters that have neither, because
+        /// `kubectl apply` would overwrite theirs.
+        #[arg(long)]
+        with_foreign_kinds: bool,
         /// Write a Helm chart into this directory instead; used by `cargo xtask generate`.
         #[arg(long, hide = true)]
         chart_dir: Option<PathBuf>,

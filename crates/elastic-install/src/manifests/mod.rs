@@ -147,6 +147,31 @@ pub fn yaml(objects: &[Value]) -> Result<String, serde_yaml::Error> {
     Ok(text)
 }
 
+/// What is printed for `kubectl apply`, with a comment at its head. `kubectl` would overwrite a definition that another product
+/// installed, so kinds of other products' groups are left out unless they are asked for.
+pub fn stream(options: &Options, with_foreign_kinds: bool) -> Result<String, serde_yaml::Error> {
+    let (foreign, own): (Vec<Value>, Vec<Value>) =
+        objects(options).into_iter().partition(|object| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            object["kind"] == "CustomResourceDefinition" && definitions::is_foreign(name)
+        });
+    let names: Vec<&str> = foreign
+        .iter()
+        .filter_map(|object| object["metadata"]["name"].as_str())
+        .collect();
+    let names = names.join(", ");
+    if with_foreign_kinds {
+        let head = format!(
+            "# With {names}: do not apply this where OpenKruise or the vendor's scheduler has installed them.\n"
+        );
+        return Ok(head + &yaml(&objects(options))?);
+    }
+    let head = format!(
+        "# Without {names}, which belong to other products; where none of these is installed, --with-foreign-kinds adds them.\n"
+    );
+    Ok(head + &yaml(&own)?)
+}
+
 fn definitions() -> Vec<Value> {
     let made = definitions::definitions().into_iter().map(|definition| {
         let mut object = json!(definition);

@@ -422,7 +422,16 @@ async fn the_printed_manifests_install_the_same_with_kubectl() {
     scene.server.server.serve(listener);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("addon.yaml");
-    let text = manifests::yaml(&manifests::objects(&options())).unwrap();
+    let careful = manifests::stream(&options(), false).unwrap();
+    for foreign in [
+        "workloadspreads.apps.kruise.io",
+        "resourcepolicies.scheduling.alibabacloud.com",
+    ] {
+        assert!(careful.lines().next().unwrap().contains(foreign));
+        assert!(!careful.contains(&format!("name: {foreign}")));
+    }
+    assert!(careful.contains("name: elasticworkloads.autoscaling.alibabacloud.com"));
+    let text = manifests::stream(&options(), true).unwrap();
     std::fs::write(&file, text).unwrap();
     let authority = folder.path().join("ca.pem");
     let credentials = scene.server.server.credentials();

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, Service, ServiceAccount,
@@ -127,6 +127,12 @@ impl Indexed for ReplicaSet {
     }
 }
 
+impl Indexed for Job {
+    fn index_keys(&self, keys: &mut Vec<String>) {
+        ownership_keys(self, keys);
+    }
+}
+
 impl Indexed for ControllerRevision {
     fn index_keys(&self, keys: &mut Vec<String>) {
         ownership_keys(self, keys);
@@ -147,7 +153,7 @@ impl Indexed for EndpointSlice {
 
 impl Indexed for Deployment {}
 impl Indexed for StatefulSet {}
-impl Indexed for Job {}
+impl Indexed for CronJob {}
 impl Indexed for PersistentVolumeClaim {}
 impl Indexed for HorizontalPodAutoscaler {}
 impl Indexed for Lease {}

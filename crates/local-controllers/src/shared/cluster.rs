@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -32,6 +32,7 @@ struct Stores {
     revisions: Slot<ControllerRevision>,
     claims: Slot<PersistentVolumeClaim>,
     jobs: Slot<Job>,
+    cron_jobs: Slot<CronJob>,
     services: Slot<Service>,
     endpoints: Slot<Endpoints>,
     slices: Slot<EndpointSlice>,
@@ -134,6 +135,11 @@ impl Cluster {
     /// All jobs.
     pub fn jobs(&self) -> Arc<Cache<Job>> {
         self.store(&self.0.stores.jobs)
+    }
+
+    /// All cron jobs.
+    pub fn cron_jobs(&self) -> Arc<Cache<CronJob>> {
+        self.store(&self.0.stores.cron_jobs)
     }
 
     /// All services.

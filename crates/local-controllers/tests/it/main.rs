@@ -6,6 +6,7 @@
 mod autoscaler;
 mod autoscaler_metrics;
 mod burst;
+mod cron_jobs;
 mod kubelet;
 mod nodes;
 mod recorded;

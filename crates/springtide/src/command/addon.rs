@@ -36,9 +36,11 @@ pub async fn run(arguments: AddonArguments) -> anyhow::Result<ExitCode> {
     match command {
         AddonCommand::Install(arguments) => install(&client().await?, arguments, false).await?,
         AddonCommand::Upgrade(arguments) => install(&client().await?, arguments, true).await?,
-        AddonCommand::Manifests { options, chart_dir } => {
-            print_manifests(options, chart_dir.as_deref())?
-        }
+        AddonCommand::Manifests {
+            options,
+            with_foreign_kinds,
+            chart_dir,
+        } => print_manifests(options, with_foreign_kinds, chart_dir.as_deref())?,
         AddonCommand::List { output } => list(&client().await?, output).await?,
         AddonCommand::Status { name: _, output } => show(&client().await?, output).await?,
         AddonCommand::Uninstall {
@@ -200,10 +202,14 @@ async fn tell_about_credentials(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_manifests(options: AddonOptions, chart_dir: Option<&Path>) -> anyhow::Result<()> {
+fn print_manifests(
+    options: AddonOptions,
+    with_foreign_kinds: bool,
+    chart_dir: Option<&Path>,
+) -> anyhow::Result<()> {
     let Some(folder) = chart_dir else {
-        let objects = manifests::objects(&merged(Options::default(), options));
-        printer::data(manifests::yaml(&objects)?.trim_end());
+        let options = merged(Options::default(), options);
+        printer::data(manifests::stream(&options, with_foreign_kinds)?.trim_end());
         return Ok(());
     };
     for (path, text) in chart::files()? {

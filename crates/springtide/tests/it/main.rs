@@ -13,6 +13,7 @@ mod killed;
 mod kubectl;
 mod log_service;
 mod metrics;
+mod places;
 mod scrape;
 mod sessions;
 mod upstream;
