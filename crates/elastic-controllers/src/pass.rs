@@ -166,15 +166,20 @@ pub(crate) async fn post_event(
     }
 }
 
-/// The new status as a merge patch: members that are no longer there are taken away by `null`.
+/// The new status as a merge patch: members that are no longer there, however deep, are taken away by `null`.
 pub(crate) fn status_patch(old: &impl Serialize, next: &impl Serialize) -> Value {
     let (old, mut next) = (json!(old), json!(next));
-    if let (Some(next), Some(old)) = (next.as_object_mut(), old.as_object()) {
-        for key in old.keys() {
-            next.entry(key.clone()).or_insert(Value::Null);
-        }
-    }
+    take_away(&old, &mut next);
     json!({"status": next})
+}
+
+fn take_away(old: &Value, next: &mut Value) {
+    let (Some(old), Some(next)) = (old.as_object(), next.as_object_mut()) else {
+        return;
+    };
+    for (key, before) in old {
+        take_away(before, next.entry(key.clone()).or_insert(Value::Null));
+    }
 }
 
 /// Waits for the first object of a kind: to watch all pods costs something, so that begins with it.
@@ -197,4 +202,19 @@ where
 /// An object's generation.
 pub(crate) fn generation<K: Resource>(object: &K) -> i64 {
     object.meta().generation.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_are_gone_are_taken_away_at_any_depth() {
+        let old = json!({"gone": 1, "source": {"shortage": {"capacity": 1, "recovered": "then"}}, "units": [{"a": 1}]});
+        let next = json!({"source": {"shortage": {"capacity": 2}}, "units": [{}]});
+        assert_eq!(
+            status_patch(&old, &next),
+            json!({"status": {"gone": null, "source": {"shortage": {"capacity": 2, "recovered": null}}, "units": [{}]}})
+        );
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{Context, ReconcileError};
+use crate::pass::status_patch;
 use elastic_core::ElasticWorkload;
 use elastic_core::elastic_workload::{
     ConditionStatus, ElasticWorkloadStatus, ScaleMoments, Shortage, SourceKind, set_condition,
@@ -14,9 +16,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
-use serde_json::{Value, json};
-
-use super::{Context, ReconcileError};
 
 const COMPONENT: &str = "ElasticWorkload";
 const HAND_SCALED: &str = "HandScaled";
@@ -359,7 +358,7 @@ impl<'a> Report<'a> {
                 later = Some(wait);
             } else {
                 let api: Api<ElasticWorkload> = Api::namespaced(context.client.clone(), &namespace);
-                let patch = Patch::Merge(json!({"status": difference(&old, &self.next)}));
+                let patch = Patch::Merge(status_patch(&old, &self.next));
                 let written = api
                     .patch_status(&name, &PatchParams::default(), &patch)
                     .await;
@@ -387,17 +386,6 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The new status as a merge patch: members that are no longer there are taken away by `null`.
-fn difference(old: &ElasticWorkloadStatus, next: &ElasticWorkloadStatus) -> Value {
-    let mut patch = json!(next);
-    if let (Some(patch), Value::Object(old)) = (patch.as_object_mut(), json!(old)) {
-        for (key, _) in old {
-            patch.entry(key).or_insert(Value::Null);
-        }
-    }
-    patch
-}
-
 fn only_counts_differ(old: &ElasticWorkloadStatus, next: &ElasticWorkloadStatus) -> bool {
     without_counts(old) == without_counts(next)
 }
@@ -420,6 +408,7 @@ fn without_counts(status: &ElasticWorkloadStatus) -> ElasticWorkloadStatus {
 #[cfg(test)]
 mod tests {
     use elastic_core::elastic_workload::ElasticUnitStatus;
+    use serde_json::Value;
 
     use super::*;
 
@@ -436,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_member_that_went_is_taken_away() {
-        let patch = difference(&status(&["vk"]), &status(&[]));
+        let patch = status_patch(&status(&["vk"]), &status(&[]))["status"].clone();
         assert_eq!(patch["elasticUnitsStatus"], Value::Null);
         assert!(
             patch
@@ -445,7 +434,7 @@ mod tests {
                 .contains_key("elasticUnitsStatus")
         );
         assert_eq!(
-            difference(&status(&[]), &status(&["vk"]))["elasticUnitsStatus"][0]["name"],
+            status_patch(&status(&[]), &status(&["vk"]))["status"]["elasticUnitsStatus"][0]["name"],
             "vk"
         );
     }
