@@ -67,7 +67,37 @@ pub async fn run(core: &Arc<Core>, services: Ipv4Addr) -> Result<(), StartError>
         "kubernetes",
         &endpoints,
     )
-    .await
+    .await?;
+    authentication(core).await
+}
+
+/// Who vouches for clients, for aggregated servers and kubelets: in the form and place that every cluster has.
+async fn authentication(core: &Arc<Core>) -> Result<(), StartError> {
+    const NAME: &str = "extension-apiserver-authentication";
+    let authority = &core.pki.ca_pem;
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME},
+        "data": {
+            "client-ca-file": authority,
+            "requestheader-client-ca-file": authority,
+            "requestheader-allowed-names": "[\"front-proxy-client\"]",
+            "requestheader-username-headers": "[\"X-Remote-User\"]",
+            "requestheader-group-headers": "[\"X-Remote-Group\"]",
+            "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+        },
+    });
+    let maps = "/api/v1/namespaces/kube-system/configmaps";
+    ensure(core, maps, NAME, &map).await?;
+    let reader = format!("{NAME}-reader");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": reader},
+        "rules": [{
+            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME],
+            "verbs": ["get", "list", "watch"],
+        }],
+    });
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles";
+    ensure(core, roles, &reader, &role).await
 }
 
 /// Creates one object unless it is there.

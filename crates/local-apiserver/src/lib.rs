@@ -8,6 +8,7 @@ mod admission;
 mod aggregation;
 mod auth;
 mod bootstrap;
+mod certificates;
 mod core;
 mod crd;
 mod discovery;

@@ -6,6 +6,7 @@ use crate::auth::User;
 use crate::auth::pki::{Pki, PkiError};
 use crate::auth::token::Tokens;
 use crate::bootstrap;
+use crate::certificates;
 use crate::core::Core;
 use crate::crd;
 use crate::expiry;
@@ -162,6 +163,7 @@ impl ApiServer {
         tasks.spawn(crd::controller::run(core.clone(), stop.clone()));
         tasks.spawn(aggregation::run(core.clone(), stop.clone()));
         tasks.spawn(expiry::run(core.clone(), stop.clone()));
+        tasks.spawn(certificates::run(core.clone(), stop.clone()));
         Ok(Self {
             core,
             store: Some(owner),

@@ -7,6 +7,7 @@
 mod apps;
 mod autoscaling;
 mod batch;
+mod certificates;
 pub mod check;
 mod core;
 mod endpoint_slice;

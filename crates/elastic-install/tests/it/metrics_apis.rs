@@ -36,9 +36,6 @@ async fn api_service(scene: &Scene, name: &str) -> Option<APIService> {
 
 /// The add-on with bad rules, its one replica under its own account.
 async fn installed(scene: &Scene) -> Replica {
-    let authority = scene.server.server.credentials().ca_pem;
-    let names = json!({"requestheader-client-ca-file": authority, "requestheader-allowed-names": "[\"front-proxy-client\"]"});
-    apply_map(scene, "extension-apiserver-authentication", names).await;
     apply_map(
         scene,
         "elastic-metrics",
@@ -155,13 +152,6 @@ async fn they_are_registered_when_asked_for_and_go_with_the_add_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_of_another_server_is_left_alone() {
     let scene = Scene::start().await;
-    let authority = scene.server.server.credentials().ca_pem;
-    apply_map(
-        &scene,
-        "extension-apiserver-authentication",
-        json!({"requestheader-client-ca-file": authority}),
-    )
-    .await;
     let services: Api<APIService> = Api::all(scene.client.clone());
     let other = json!({
         "metadata": {"name": "v1beta1.external.metrics.k8s.io"},

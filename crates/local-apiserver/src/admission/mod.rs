@@ -7,6 +7,7 @@ mod webhooks;
 
 pub use services::{Allocator, Reserved};
 
+use crate::certificates::REQUESTS;
 use crate::registry::context::Call;
 use crate::status::ApiResult;
 use serde_json::Value;
@@ -55,11 +56,37 @@ pub async fn mutate(
     let new_pod = attributes.call.served.storage_id.as_ref() == "pods"
         && attributes.operation == Operation::Create;
     builtin::mutate(attributes, object, old)?;
+    if attributes.call.served.storage_id.as_ref() == REQUESTS
+        && attributes.operation == Operation::Create
+    {
+        name_requestor(attributes.call, object);
+    }
     if new_pod {
         pods::await_account(attributes, object).await;
         pods::mutate(attributes, object)?;
     }
     webhooks::mutate(attributes, object, old).await
+}
+
+/// Who asks for a certificate is written by the server, whatever the request says.
+fn name_requestor(call: &Call, object: &mut Value) {
+    let user = &call.user;
+    object["spec"]["username"] = user.name.as_str().into();
+    object["spec"]["groups"] = user.groups.clone().into();
+    let extra: serde_json::Map<String, Value> = user
+        .extra
+        .iter()
+        .map(|(key, values)| (key.clone(), values.clone().into()))
+        .collect();
+    object["spec"]["uid"] = user.uid.as_str().into();
+    object["spec"]["extra"] = extra.into();
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.retain(|key, value| match key.as_str() {
+            "uid" => *value != "",
+            "extra" => value.as_object().is_some_and(|extra| !extra.is_empty()),
+            _ => true,
+        });
+    }
 }
 
 /// Refuses the finished object or not.

@@ -4,6 +4,7 @@ pub mod authenticate;
 pub mod authorize;
 pub mod pki;
 pub mod reviews;
+pub mod signer;
 pub mod token;
 
 /// Group whose members may do everything.

@@ -3,8 +3,9 @@
 //! What clients keep (authority, admin certificate and token, token key) is kept in the data directory, readable by its owner only.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
+    date_time_ymd,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fs::{self, OpenOptions};
@@ -158,6 +159,22 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         sign(&self.issuer, params, subject)
+    }
+
+    /// A serial number that no other certificate has.
+    pub fn serial(&self) -> Result<[u8; 16], String> {
+        let mut serial = [0u8; 16];
+        fill_random(&mut serial).map_err(|error| error.to_string())?;
+        serial[0] &= 0x7f;
+        Ok(serial)
+    }
+
+    /// The certificate for a request whose content has been checked.
+    pub fn sign_request(&self, request: CertificateSigningRequestParams) -> Result<String, String> {
+        let certificate = request.signed_by(&self.issuer);
+        let certificate =
+            certificate.map_err(|error| format!("the certificate cannot be signed: {error}"))?;
+        Ok(certificate.pem())
     }
 
     /// A certificate for a TLS client.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests may panic, too
 
 mod burst;
+mod certificates;
 mod crud;
 mod custom;
 mod durability;

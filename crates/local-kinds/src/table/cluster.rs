@@ -1,7 +1,7 @@
 //! Rows of what configures the API itself: extensions, aggregation, admission, access and reviews. Only data: rules live in the kinds' own modules.
 
-use super::{ROW, status};
-use crate::rules::KindRow;
+use super::{CHANGE_VERBS, ROW, status};
+use crate::rules::{KindRow, Subresource};
 
 /// `apiregistration.k8s.io`, resources in discovery order.
 pub const APIREGISTRATION: &[KindRow] = &[KindRow {
@@ -77,6 +77,23 @@ pub const AUTHORIZATION: &[KindRow] = &[
         ..ROW
     },
 ];
+
+/// `certificates.k8s.io`, resources in discovery order.
+pub const CERTIFICATES: &[KindRow] = &[KindRow {
+    group: "certificates.k8s.io",
+    kind: "CertificateSigningRequest",
+    plural: "certificatesigningrequests",
+    singular: "certificatesigningrequest",
+    namespaced: false,
+    short_names: &["csr"],
+    subresources: &[
+        Subresource::own("approval", "CertificateSigningRequest", CHANGE_VERBS),
+        status("CertificateSigningRequest"),
+    ],
+    storage_version_hash: "95fRKMXA+00=",
+    rules: &crate::certificates::SigningRequestRules,
+    ..ROW
+}];
 
 /// `rbac.authorization.k8s.io`, resources in discovery order.
 pub const RBAC: &[KindRow] = &[

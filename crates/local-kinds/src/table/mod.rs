@@ -77,6 +77,7 @@ const GROUPS: &[&[KindRow]] = &[
     cluster::AUTHORIZATION,
     workloads::AUTOSCALING,
     workloads::BATCH,
+    cluster::CERTIFICATES,
     others::NETWORKING,
     workloads::POLICY,
     cluster::RBAC,

@@ -62,8 +62,13 @@ struct InsideDialer(SocketFactory);
 
 #[async_trait]
 impl Dialer for InsideDialer {
+    /// A node that serves its kubelet API on the machine itself (a virtual node run by hand) is not inside.
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        self.0.tcp_connect(address).await
+        if is_inside(address.ip()) {
+            self.0.tcp_connect(address).await
+        } else {
+            TcpStream::connect(address).await
+        }
     }
 }
 

@@ -18,12 +18,20 @@ fn commands(readme: &str) -> String {
 }
 
 /// Runs a walk with a shell that stops at the first step that fails and then ends what it started.
-fn walk(folder: &Path) {
+///
+/// Ports that it names are only for readers: `ports` are replaced by ones that are free.
+fn walk(folder: &Path, ports: &[&str]) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test makes namespaces, mounts and cgroups; run it as root"
     );
-    let script = commands(&std::fs::read_to_string(folder.join("README.md")).unwrap());
+    let mut script = commands(&std::fs::read_to_string(folder.join("README.md")).unwrap());
+    for port in ports {
+        assert!(script.contains(port), "the walk names no port {port}");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = free.local_addr().unwrap().port().to_string();
+        script = script.replace(port, &free);
+    }
     let home = tempfile::tempdir().unwrap();
     let programs = Path::new(PROGRAM).parent().unwrap().display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
@@ -54,7 +62,7 @@ fn walk(folder: &Path) {
 #[test]
 fn the_walk_of_the_virtual_node_goes_as_its_readme_says() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    walk(&examples.join("virtual-node"));
+    walk(&examples.join("virtual-node"), &["9443"]);
 }
 
 #[test]

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 const NOT_SERVED: &[&str] = &[
     "admission-policies",
     "admissionregistration-k8s-io-v1-validatingadmissionpolicybindings",
-    "certificates-k8s-io-v1-certificatesigningrequests",
     "flowcontrol-apiserver-k8s-io-v1-prioritylevelconfigurations",
     "networking-k8s-io-v1-ipaddresses",
     "networking-k8s-io-v1-servicecidrs",
