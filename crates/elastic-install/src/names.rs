@@ -10,14 +10,15 @@ pub const CONTROLLER: &str = "ack-virtual-node-controller";
 pub const SERVICE_ACCOUNT: &str = "virtual-kubelet";
 /// Service in front of the admission webhook; the configuration has the same name.
 pub const WEBHOOK: &str = elastic_core::names::WEBHOOK_NAME;
-/// Service in front of the custom and external metrics APIs.
+/// Service in front of the metrics APIs.
 pub const METRICS: &str = "elastic-metrics";
 /// ConfigMap with the rules of those APIs, in its key `config.yaml`; users make it.
 pub const METRICS_CONFIG: &str = "elastic-metrics";
 /// The APIServices that the controller makes when those APIs are wanted.
-pub const METRICS_API_SERVICES: [&str; 3] = [
+pub const METRICS_API_SERVICES: [&str; 4] = [
     "v1beta1.custom.metrics.k8s.io",
     "v1beta1.external.metrics.k8s.io",
+    "v1beta1.metrics.k8s.io",
     "v1beta2.custom.metrics.k8s.io",
 ];
 /// Secret with the webhook's authority and certificate.

@@ -1,11 +1,10 @@
 //! Metrics for autoscalers, as aggregated APIs.
 //!
-//! `metrics.k8s.io`: nodes are asked for `/metrics/resource` through the API server's node proxy, and rates are computed from
-//! the counters. `custom.metrics.k8s.io` and `external.metrics.k8s.io`: values of Prometheus by the rules of
+//! `metrics.k8s.io`: nodes are asked for `/metrics/resource`, and rates are computed from the counters; or Prometheus is asked
+//! by the adapter's `resourceRules`. `custom.metrics.k8s.io` and `external.metrics.k8s.io`: values of Prometheus by the rules of
 //! prometheus-adapter, and `ElasticMetric` objects. The crate keeps only the newest samples: it is no metrics store.
 
 mod adapter;
-mod api;
 mod custom;
 mod elastic_metric;
 mod exposition;
@@ -14,9 +13,8 @@ pub mod log_exporter;
 mod outgoing;
 mod prometheus;
 mod register;
+mod resource;
 mod run_custom;
-mod samples;
-mod scrape;
 mod selector;
 mod serve;
 mod status;
@@ -36,6 +34,7 @@ pub use elastic_metric::service_endpoints;
 pub use outgoing::{Dialer, OwnNetwork, TrustError};
 pub use prometheus::{PrometheusError, PrometheusOptions, Verb};
 pub use register::RegisterError;
+pub use resource::KubeletOptions;
 pub use run_custom::{CustomMetricsConfig, CustomRunError, Groups, run_custom_metrics};
 pub use serve::ServeError;
 
@@ -101,30 +100,31 @@ pub async fn run_metrics(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    const VERSION: register::ApiVersion = register::ApiVersion {
-        group: "metrics.k8s.io",
-        version: "v1beta1",
-        priority: 100,
-    };
     let server = serve::Server::new(&config.tls)?;
-    let board = Arc::new(samples::Board::default());
+    let board = Arc::new(resource::Board::default());
     let registration = register::Registration {
         namespace: &config.namespace,
         service: &config.service,
         address: config.address,
         authority_pem: &config.tls.authority_pem,
-        versions: &[VERSION],
+        versions: &[register::RESOURCE_METRICS],
         take_over: true,
     };
     register::register(&client, &registration).await?;
-    let answers = Arc::new(api::ResourceMetrics {
+    let answers = Arc::new(resource::ResourceMetrics {
         board: board.clone(),
         stale_after: config.stale_after,
+        prometheus: None,
     });
-    let ended = shutdown.clone();
+    let collection = resource::Collection {
+        client,
+        board,
+        kubelets: resource::Kubelets::ThroughApiServer,
+        interval: config.interval,
+    };
     tokio::join!(
-        scrape::collect(client.clone(), board, config.clone(), shutdown.clone()),
-        server.run(listener, answers, ended),
+        resource::collect(collection, shutdown.clone()),
+        server.run(listener, answers, shutdown),
     );
     Ok(())
 }

@@ -50,6 +50,13 @@ pub(crate) struct ApiVersion {
     pub(crate) priority: i32,
 }
 
+/// CPU and memory of nodes and pods.
+pub(crate) const RESOURCE_METRICS: ApiVersion = ApiVersion {
+    group: "metrics.k8s.io",
+    version: "v1beta1",
+    priority: 100,
+};
+
 /// What is registered.
 pub(crate) struct Registration<'a> {
     pub(crate) namespace: &'a str,
@@ -231,12 +238,6 @@ fn api_service(config: &Registration<'_>, version: &ApiVersion) -> APIService {
 mod tests {
     use super::*;
 
-    const VERSION: ApiVersion = ApiVersion {
-        group: "metrics.k8s.io",
-        version: "v1beta1",
-        priority: 100,
-    };
-
     #[test]
     fn every_object_leads_to_the_listener() {
         let address: SocketAddr = "10.10.0.1:4443".parse().unwrap();
@@ -245,7 +246,7 @@ mod tests {
             service: "metrics-server",
             address: Some(address),
             authority_pem: "PEM",
-            versions: &[VERSION],
+            versions: &[RESOURCE_METRICS],
             take_over: true,
         };
         assert_eq!(service(&config, address).name_any(), "metrics-server");
@@ -260,7 +261,7 @@ mod tests {
             .clone()
             .unwrap();
         assert_eq!(addresses[0].ip, "10.10.0.1");
-        let api_service = api_service(&config, &VERSION);
+        let api_service = api_service(&config, &RESOURCE_METRICS);
         assert_eq!(api_service.name_any(), "v1beta1.metrics.k8s.io");
         let spec = api_service.spec.unwrap();
         assert_eq!(spec.ca_bundle.unwrap().0, b"PEM");

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, OptionFuture};
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::MetricsTls;
-use crate::adapter::AdapterConfig;
+use crate::adapter::{AdapterConfig, ResourceRules};
 use crate::custom::access::{Access, FrontProxy};
 use crate::custom::answer::MetricsApi;
 use crate::custom::path::{CUSTOM, EXTERNAL};
@@ -20,15 +22,25 @@ use crate::forecasts::Forecasts;
 use crate::outgoing::{Dialer, Fetcher, OwnNetwork, TrustError};
 use crate::prometheus::{Prometheus, PrometheusError, PrometheusOptions};
 use crate::register::{self, ApiVersion, RegisterError, Registration};
+use crate::resource::{
+    Board, Collection, KubeletOptions, Kubelets, PrometheusUsage, ResourceMetrics, collect,
+    follow_labels,
+};
 use crate::serve::{ServeError, Server};
 
-/// Which groups are registered; another server may have the other one.
+/// A value of `metrics.k8s.io` is shown for so many intervals.
+const STALE_INTERVALS: u32 = 4;
+
+/// Which groups are registered; another server may have the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Groups {
     /// `custom.metrics.k8s.io`.
     pub custom: bool,
     /// `external.metrics.k8s.io`.
     pub external: bool,
+    /// `metrics.k8s.io`, where nobody serves it yet: from Prometheus when the rules have `resourceRules`, from the kubelets
+    /// otherwise.
+    pub resource: bool,
 }
 
 impl Default for Groups {
@@ -36,6 +48,7 @@ impl Default for Groups {
         Self {
             custom: true,
             external: true,
+            resource: false,
         }
     }
 }
@@ -54,6 +67,9 @@ impl Groups {
         }
         if self.external {
             versions.push(version(EXTERNAL, "v1beta1", 100));
+        }
+        if self.resource {
+            versions.push(register::RESOURCE_METRICS);
         }
         versions
     }
@@ -85,6 +101,8 @@ pub struct CustomMetricsConfig {
     pub prometheus_dialer: Arc<dyn Dialer>,
     /// How pods are reached.
     pub pod_dialer: Arc<dyn Dialer>,
+    /// How kubelets are asked, for `metrics.k8s.io` without `resourceRules`.
+    pub kubelets: KubeletOptions,
     /// Whether this replica writes status on ElasticMetrics.
     pub leads: watch::Receiver<bool>,
 }
@@ -105,6 +123,7 @@ impl CustomMetricsConfig {
             max_age: Duration::from_secs(600),
             prometheus_dialer: Arc::new(OwnNetwork),
             pod_dialer: Arc::new(OwnNetwork),
+            kubelets: KubeletOptions::default(),
             leads: watch::channel(true).1,
         }
     }
@@ -148,15 +167,10 @@ pub async fn run_custom_metrics(
         return Err(CustomRunError::RulesWithoutPrometheus);
     }
     let fetcher = Fetcher::new(config.pod_dialer.clone(), None)?;
-    if config
+    let resource_rules = config
         .rules
         .as_ref()
-        .is_some_and(|rules| rules.has_resource_rules)
-    {
-        tracing::info!(
-            "resourceRules of the metrics configuration are not used: metrics.k8s.io comes from the kubelets"
-        );
-    }
+        .and_then(|rules| rules.resource_rules.clone());
     let rules = config
         .rules
         .map(|rules| (rules, config.relist, config.max_age));
@@ -171,11 +185,19 @@ pub async fn run_custom_metrics(
         take_over: false,
     };
     register::register(&client, &registration).await?;
+    let (resource, filling) = if config.groups.resource {
+        let parts = (client.clone(), source.clone(), resource_rules);
+        let (resource, filling) = serve_resource(parts, &config.kubelets, shutdown.clone())?;
+        (Some(resource), Some(filling))
+    } else {
+        (None, None)
+    };
     let (forecasts, following) = Forecasts::follow(client.clone(), shutdown.clone());
     let answers = Arc::new(MetricsApi {
         access: Access::new(client.clone(), config.front_proxy),
         source: source.clone(),
         forecasts,
+        resource,
     });
     let settings = Settings {
         client,
@@ -186,8 +208,39 @@ pub async fn run_custom_metrics(
     tokio::join!(
         source.keep_fresh(shutdown.clone()),
         following,
+        OptionFuture::from(filling),
         elastic_metric::run(settings, shutdown.clone()),
         server.run(listener, answers, shutdown),
     );
     Ok(())
+}
+
+/// `metrics.k8s.io`, and what keeps its board filled until `shutdown`.
+fn serve_resource(
+    (client, source, rules): (Client, Arc<Source>, Option<ResourceRules>),
+    kubelets: &KubeletOptions,
+    shutdown: CancellationToken,
+) -> Result<(ResourceMetrics, BoxFuture<'static, ()>), TrustError> {
+    let board = Arc::new(Board::default());
+    let mut resource = ResourceMetrics {
+        board: board.clone(),
+        stale_after: STALE_INTERVALS * kubelets.interval,
+        prometheus: None,
+    };
+    let filling = match rules {
+        Some(rules) => {
+            resource.prometheus = Some(PrometheusUsage::new(source, rules, board.clone()));
+            follow_labels(client, board, shutdown).boxed()
+        }
+        None => {
+            let collection = Collection {
+                client,
+                board,
+                kubelets: Kubelets::direct(kubelets)?,
+                interval: kubelets.interval,
+            };
+            collect(collection, shutdown).boxed()
+        }
+    };
+    Ok((resource, filling))
 }

@@ -208,6 +208,8 @@ fn metrics() -> Vec<Value> {
         ),
         // A name cannot be asked for when something is made.
         rule("apiregistration.k8s.io", &["apiservices"], &["create"]),
+        // What kubelets ask about whoever reads their metrics.
+        rule("", &["nodes/metrics"], &["get"]),
     ]
 }
 

@@ -1,14 +1,15 @@
-//! The custom and external metrics APIs of the add-on: off until somebody asks for them, and never taken from another server.
+//! The metrics APIs of the add-on: off until somebody asks for them, and never taken from another server.
 //!
 //! The rules are in a ConfigMap that is followed; a bad one is told in an event on it and changes nothing. Certificates come
 //! from the webhook's Secret, so there is one authority to renew.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use elastic_core::events::{EventKind, event};
 use elastic_metrics::{
-    AdapterConfig, CustomMetricsConfig, FrontProxy, Groups, MetricsTls, PrometheusOptions, Verb,
-    run_custom_metrics,
+    AdapterConfig, CustomMetricsConfig, FrontProxy, Groups, KubeletOptions, MetricsTls,
+    PrometheusOptions, Verb, run_custom_metrics,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
@@ -28,43 +29,65 @@ use crate::names::{CONTROLLER, METRICS, METRICS_CONFIG, NAMESPACE};
 const LOOK: Duration = Duration::from_secs(10);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
+/// Between two looks at each kubelet.
+const RESOLUTION_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
 /// What the environment says about metrics.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Choice {
     groups: Groups,
     prometheus: Option<PrometheusOptions>,
+    kubelets: KubeletOptions,
 }
 
-/// Reads `METRICS_APIS`, `PROMETHEUS_URL`, `PROMETHEUS_VERB`, `PROMETHEUS_HEADERS`, `PROMETHEUS_TOKEN_FILE` and
-/// `PROMETHEUS_CA_FILE`; none when the APIs are not wanted.
+/// A variable without the blanks around it; empty when it is not set.
+fn text<'e>(environment: &'e Texts, key: &str) -> &'e str {
+    environment.get(key).map_or("", |text| text.trim())
+}
+
+/// The parts of a variable between commas.
+fn list<'e>(environment: &'e Texts, key: &str) -> impl Iterator<Item = &'e str> {
+    let parts = text(environment, key).split(',').map(str::trim);
+    parts.filter(|part| !part.is_empty())
+}
+
+fn path(environment: &Texts, key: &str) -> Option<PathBuf> {
+    let text = text(environment, key);
+    (!text.is_empty()).then(|| text.into())
+}
+
+/// What the environment wants; none when it wants no API.
 fn choice(environment: &Texts) -> Result<Option<Choice>, String> {
-    let text = |key: &str| environment.get(key).map_or("", |text| text.trim());
-    let list = |key: &'static str| {
-        text(key)
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-    };
     let mut groups = Groups {
         custom: false,
         external: false,
+        resource: false,
     };
-    for name in list("METRICS_APIS") {
+    for name in list(environment, "METRICS_APIS") {
         match name {
             "custom" => groups.custom = true,
             "external" => groups.external = true,
+            "resource" => groups.resource = true,
             other => {
                 return Err(format!(
-                    "METRICS_APIS names {other:?}; custom, external or both are expected"
+                    "METRICS_APIS names {other:?}; custom, external, resource or several of them are expected"
                 ));
             }
         }
     }
-    if !groups.custom && !groups.external {
+    if !groups.custom && !groups.external && !groups.resource {
         return Ok(None);
     }
-    let verb = match text("PROMETHEUS_VERB").to_lowercase().as_str() {
+    Ok(Some(Choice {
+        groups,
+        prometheus: prometheus(environment)?,
+        kubelets: kubelets(environment)?,
+    }))
+}
+
+/// Reads `PROMETHEUS_URL`, `PROMETHEUS_VERB`, `PROMETHEUS_HEADERS`, `PROMETHEUS_TOKEN_FILE` and `PROMETHEUS_CA_FILE`.
+fn prometheus(environment: &Texts) -> Result<Option<PrometheusOptions>, String> {
+    let verb = match text(environment, "PROMETHEUS_VERB").to_lowercase().as_str() {
         "" | "post" => Verb::Post,
         "get" => Verb::Get,
         other => {
@@ -74,27 +97,52 @@ fn choice(environment: &Texts) -> Result<Option<Choice>, String> {
         }
     };
     let mut headers = Vec::new();
-    for header in list("PROMETHEUS_HEADERS") {
+    for header in list(environment, "PROMETHEUS_HEADERS") {
         let pair = header
             .split_once('=')
             .ok_or_else(|| "PROMETHEUS_HEADERS is a list of name=value".to_owned())?;
         headers.push((pair.0.to_owned(), pair.1.to_owned()));
     }
-    let path = |key: &str| {
-        Some(text(key))
-            .filter(|text| !text.is_empty())
-            .map(Into::into)
+    let url = text(environment, "PROMETHEUS_URL");
+    Ok((!url.is_empty()).then(|| PrometheusOptions {
+        url: url.to_owned(),
+        verb,
+        headers,
+        token_file: path(environment, "PROMETHEUS_TOKEN_FILE"),
+        authority_file: path(environment, "PROMETHEUS_CA_FILE"),
+    }))
+}
+
+/// Reads `METRIC_RESOLUTION`, `KUBELET_CA_FILE` and `KUBELET_INSECURE_TLS`, which are named after flags of metrics-server and
+/// kube-apiserver.
+fn kubelets(environment: &Texts) -> Result<KubeletOptions, String> {
+    let mut options = KubeletOptions::default();
+    let resolution = text(environment, "METRIC_RESOLUTION");
+    if !resolution.is_empty() {
+        let seconds = resolution
+            .strip_suffix('s')
+            .and_then(|text| text.parse().ok());
+        let seconds = seconds.filter(|seconds| RESOLUTION_SECONDS.contains(seconds));
+        let seconds = seconds.ok_or_else(|| {
+            format!(
+                "METRIC_RESOLUTION is {resolution:?}; whole seconds from 1s to 300s are expected"
+            )
+        })?;
+        options.interval = Duration::from_secs(seconds);
+    }
+    if let Some(path) = path(environment, "KUBELET_CA_FILE") {
+        options.authority_file = path;
+    }
+    options.insecure_tls = match text(environment, "KUBELET_INSECURE_TLS") {
+        "" | "false" => false,
+        "true" => true,
+        other => {
+            return Err(format!(
+                "KUBELET_INSECURE_TLS is {other:?}; true or false is expected"
+            ));
+        }
     };
-    let prometheus = Some(text("PROMETHEUS_URL"))
-        .filter(|url| !url.is_empty())
-        .map(|url| PrometheusOptions {
-            url: url.to_owned(),
-            verb,
-            headers,
-            token_file: path("PROMETHEUS_TOKEN_FILE"),
-            authority_file: path("PROMETHEUS_CA_FILE"),
-        });
-    Ok(Some(Choice { groups, prometheus }))
+    Ok(options)
 }
 
 /// What the server has to be started anew for.
@@ -209,6 +257,7 @@ fn start(
     config.service = METRICS.to_owned();
     config.groups = choice.groups;
     config.prometheus.clone_from(&choice.prometheus);
+    config.kubelets.clone_from(&choice.kubelets);
     config.rules = rules.filter(|_| choice.prometheus.is_some());
     config.leads = leads.clone();
     let stop = shutdown.child_token();
@@ -312,6 +361,24 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_says_how_kubelets_are_asked() {
+        let wanted = choice(&environment(&[
+            ("METRICS_APIS", "resource"),
+            ("METRIC_RESOLUTION", "30s"),
+            ("KUBELET_CA_FILE", "/ca"),
+            ("KUBELET_INSECURE_TLS", "true"),
+        ]));
+        let Choice {
+            groups, kubelets, ..
+        } = wanted.unwrap().unwrap();
+        assert!(groups.resource && !groups.custom && !groups.external);
+        assert_eq!(kubelets.interval, Duration::from_secs(30));
+        assert!(kubelets.insecure_tls && kubelets.authority_file == std::path::Path::new("/ca"));
+        let usual = choice(&environment(&[("METRICS_APIS", "resource")]));
+        assert!(!usual.unwrap().unwrap().kubelets.insecure_tls);
+    }
+
+    #[test]
     fn the_environment_says_how_prometheus_is_asked() {
         let all = environment(&[
             ("METRICS_APIS", "custom, external"),
@@ -324,7 +391,10 @@ mod tests {
         assert_eq!((options.verb, options.headers.len()), (Verb::Get, 2));
         assert!(options.token_file.is_some() && options.authority_file.is_none());
         for (key, value) in [
-            ("METRICS_APIS", "resource"),
+            ("METRICS_APIS", "resources"),
+            ("METRIC_RESOLUTION", "15"),
+            ("METRIC_RESOLUTION", "0s"),
+            ("KUBELET_INSECURE_TLS", "yes"),
             ("PROMETHEUS_VERB", "put"),
             ("PROMETHEUS_HEADERS", "x"),
         ] {

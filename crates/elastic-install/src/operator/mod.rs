@@ -44,7 +44,7 @@ pub struct OperatorConfig {
     pub kubelet_port: u16,
     /// Without it pods are routed by selector, toleration or node name only.
     pub webhook: Option<WebhookServing>,
-    /// Where the custom and external metrics APIs listen, when `METRICS_APIS` in the environment names them. They need the
+    /// Where the metrics APIs listen, when `METRICS_APIS` in the environment names them. They need the
     /// webhook's Service, so outside of a cluster there are none.
     pub metrics: Option<std::net::TcpListener>,
     /// For probes and Prometheus.

@@ -8,4 +8,5 @@ mod connection;
 mod helm;
 mod metrics_apis;
 mod operator;
+mod prometheus;
 mod support;

@@ -4,13 +4,15 @@ use elastic_controllers::WebhookAddress;
 use elastic_install::apply;
 use elastic_install::manifests::{self, Options};
 use elastic_install::uninstall::{Abandon, UninstallOptions, uninstall};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Secret};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
+use crate::prometheus::Prometheus;
 use crate::support::{CLUSTER, DEADLINE, Replica, Scene, eventually};
 
 fn metrics(scene: &Scene) -> Api<DynamicObject> {
@@ -34,14 +36,9 @@ async fn api_service(scene: &Scene, name: &str) -> Option<APIService> {
     services.get_opt(name).await.unwrap()
 }
 
-/// The add-on with bad rules, its one replica under its own account.
-async fn installed(scene: &Scene) -> Replica {
-    apply_map(
-        scene,
-        "elastic-metrics",
-        json!({"config.yaml": "rules: [{seriesQuery: x, metricsQuery: '<<.Oops>>'}]"}),
-    )
-    .await;
+/// The add-on with these rules and variables, its one replica under its own account.
+async fn installed(scene: &Scene, rules: &str, variables: &[(&str, &str)]) -> Replica {
+    apply_map(scene, "elastic-metrics", json!({"config.yaml": rules})).await;
     for object in manifests::objects(&Options::default()) {
         apply::apply(&scene.client, &object, false).await.unwrap();
     }
@@ -53,10 +50,11 @@ async fn installed(scene: &Scene) -> Replica {
             "system:authenticated",
         ],
     );
+    let mut port = 0;
     let replica = scene.replica_as(own, "only", |config| {
-        config
-            .environment
-            .insert("METRICS_APIS".to_owned(), "custom".to_owned());
+        let variables = variables.iter();
+        let variables = variables.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        config.environment.extend(variables);
         config.webhook.as_mut().unwrap().address = WebhookAddress::Service {
             namespace: "kube-system".into(),
             name: "vk-webhook".into(),
@@ -64,9 +62,36 @@ async fn installed(scene: &Scene) -> Replica {
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
+        port = listener.local_addr().unwrap().port();
         config.metrics = Some(listener);
     });
-    replica.await
+    let replica = replica.await;
+    lead_to(scene, port).await;
+    replica
+}
+
+/// What the controllers of a whole cluster do: the Service's endpoints are the replica's pod.
+async fn lead_to(scene: &Scene, port: u16) {
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "elastic-metrics-1", "labels": {"kubernetes.io/service-name": "elastic-metrics"}},
+        "endpoints": [{"addresses": ["10.10.0.1"], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]
+    });
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "elastic-metrics"},
+        "subsets": [{"addresses": [{"ip": "10.10.0.1"}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]
+    });
+    let parameters = PatchParams::apply("endpoints-controller").force();
+    let slices: Api<EndpointSlice> = Api::namespaced(scene.client.clone(), "kube-system");
+    slices
+        .patch("elastic-metrics-1", &parameters, &Patch::Apply(slice))
+        .await
+        .unwrap();
+    let all: Api<Endpoints> = Api::namespaced(scene.client.clone(), "kube-system");
+    all.patch("elastic-metrics", &parameters, &Patch::Apply(endpoints))
+        .await
+        .unwrap();
 }
 
 /// With the rights of its account.
@@ -102,7 +127,8 @@ async fn the_leader_tells_on_the_object(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn they_are_registered_when_asked_for_and_go_with_the_add_on() {
     let scene = Scene::start().await;
-    let replica = installed(&scene).await;
+    let bad = "rules: [{seriesQuery: x, metricsQuery: '<<.Oops>>'}]";
+    let replica = installed(&scene, bad, &[("METRICS_APIS", "custom")]).await;
     let custom = "v1beta2.custom.metrics.k8s.io";
     let made = eventually(
         "registered",
@@ -194,4 +220,75 @@ async fn an_api_of_another_server_is_left_alone() {
             .is_none(),
         "all that was asked for, or nothing"
     );
+}
+
+/// Every value is the query's own, so that nothing has to be scraped first.
+const RESOURCE_RULES: &str = r#"
+resourceRules:
+  cpu: &both
+    containerQuery: 'label_replace(label_replace(vector(0.25), "pod", "web-1", "", ""), "container", "web", "", "")'
+    nodeQuery: 'label_replace(vector(2), "node", "worker-1", "", "")'
+    resources: {overrides: {namespace: {resource: namespace}, node: {resource: node}, pod: {resource: pod}}}
+    containerLabel: container
+  memory: *both
+"#;
+
+async fn get(scene: &Scene, path: &str) -> Value {
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
+    match scene.client.request::<Value>(request).await {
+        Ok(answer) => answer,
+        Err(error) => json!({"error": error.to_string()}),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_of_a_real_prometheus_are_read_through_the_installed_add_on() {
+    let prometheus = Prometheus::start().await;
+    let scene = Scene::start().await;
+    let pods: Api<Pod> = Api::namespaced(scene.client.clone(), "default");
+    let pod = json!({"metadata": {"name": "web-1"}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}});
+    pods.create(&Default::default(), &serde_json::from_value(pod).unwrap())
+        .await
+        .unwrap();
+    let variables = [
+        ("METRICS_APIS", "custom,resource"),
+        ("PROMETHEUS_URL", prometheus.url.as_str()),
+    ];
+    let replica = installed(&scene, RESOURCE_RULES, &variables).await;
+    let metric = json!({
+        "apiVersion": "autoscaling.alibabacloud.com/v1beta1", "kind": "ElasticMetric", "metadata": {"name": "sessions"},
+        "spec": {
+            "target": {"apiVersion": "v1", "kind": "Service", "name": "web"},
+            "query": "vector(2721)", "intervalSeconds": 1
+        }
+    });
+    eventually(
+        "the kind is served",
+        async || {
+            let metric = serde_json::from_value(metric.clone()).unwrap();
+            metrics(&scene)
+                .create(&Default::default(), &metric)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        },
+        Result::is_ok,
+    )
+    .await;
+    let sessions = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/services/web/sessions";
+    let read = async |path: &str| get(&scene, path).await;
+    let value = |answer: &Value| answer["items"][0]["value"] == "2721";
+    eventually(
+        "an ElasticMetric is read",
+        async || read(sessions).await,
+        value,
+    )
+    .await;
+    let pod = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/web-1";
+    let usage = |answer: &Value| answer["containers"][0]["usage"]["cpu"] == "250000000n";
+    eventually("a pod's usage is read", async || read(pod).await, usage).await;
+    let node = "/apis/metrics.k8s.io/v1beta1/nodes/worker-1";
+    let usage = |answer: &Value| answer["usage"]["cpu"] == "2000000000n";
+    eventually("a node's usage is read", async || read(node).await, usage).await;
+    replica.stop().await;
 }

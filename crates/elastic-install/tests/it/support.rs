@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use cloud_api::model::describe::{ContainerGroup, DescribeContainerGroupsRequest, Tag};
 use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
 use elastic_controllers::WebhookAddress;
@@ -20,7 +21,7 @@ use local_cloud::backend::{SimulatedBackend, StartDelay};
 use local_cloud::{CloudSources, LocalCloud, LocalCloudConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,16 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const CLUSTER: &str = "c-install";
 pub const KEY: (&str, &str) = ("LTAI-install", "secret-install");
 pub const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
+
+/// The cluster's network, in which every address leads to this machine.
+struct ToLoopback;
+
+#[async_trait]
+impl local_apiserver::Dialer for ToLoopback {
+    async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        TcpStream::connect(("127.0.0.1", address.port())).await
+    }
+}
 
 pub struct Scene {
     pub server: TestServer,
@@ -78,7 +89,7 @@ impl Scene {
             .with_test_writer()
             .with_env_filter("warn,elastic_install=info,elastic_node=info")
             .try_init();
-        let server = TestServer::start().await;
+        let server = TestServer::start_with(|config| config.dialer = Arc::new(ToLoopback)).await;
         let directory = tempfile::tempdir().unwrap();
         let credentials = Credentials::new(KEY.0, KEY.1);
         let config = LocalCloudConfig::new(directory.path().to_owned(), credentials.clone());

@@ -34,7 +34,7 @@ impl Catalog {
     pub(crate) fn new(config: &AdapterConfig, series: &Series, kinds: &Kinds) -> Self {
         let mut catalog = Self::default();
         for (index, rule) in config.rules.iter().enumerate() {
-            let objects = rule.labels(kinds);
+            let objects = rule.objects.labels(kinds);
             for (name, labels) in series.get(&rule.series_query).into_iter().flatten() {
                 let Some(metric) = rule.metric_name(name) else {
                     continue;

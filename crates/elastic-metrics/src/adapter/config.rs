@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::resource_rules::ResourceRules;
 use super::rule::Rule;
 
 /// Most rules of one file.
@@ -87,24 +88,23 @@ pub(super) struct RawName {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawResourceRules {
-    cpu: Option<RawResourceRule>,
-    memory: Option<RawResourceRule>,
-    #[serde(rename = "window")]
-    _window: Option<String>,
+pub(super) struct RawResourceRules {
+    pub(super) cpu: Option<RawResourceRule>,
+    pub(super) memory: Option<RawResourceRule>,
+    pub(super) window: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawResourceRule {
+pub(super) struct RawResourceRule {
     #[serde(default)]
-    container_query: String,
+    pub(super) container_query: String,
     #[serde(default)]
-    node_query: String,
-    #[serde(rename = "resources")]
-    _resources: Option<RawResources>,
-    #[serde(rename = "containerLabel")]
-    _container_label: Option<String>,
+    pub(super) node_query: String,
+    #[serde(default)]
+    pub(super) resources: Option<RawResources>,
+    #[serde(default)]
+    pub(super) container_label: String,
 }
 
 /// The rules of a configuration file of prometheus-adapter.
@@ -112,11 +112,15 @@ struct RawResourceRule {
 pub struct AdapterConfig {
     pub(crate) rules: Vec<Rule>,
     pub(crate) external_rules: Vec<Rule>,
-    /// Whether the file has `resourceRules`. They are checked and then left alone: `metrics.k8s.io` comes from the kubelets.
-    pub has_resource_rules: bool,
+    pub(crate) resource_rules: Option<ResourceRules>,
 }
 
 impl AdapterConfig {
+    /// Whether the file says how `metrics.k8s.io` is read from Prometheus.
+    pub fn has_resource_rules(&self) -> bool {
+        self.resource_rules.is_some()
+    }
+
     /// Reads a file's text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file: Option<File> = serde_yaml::from_str(text)
@@ -124,14 +128,13 @@ impl AdapterConfig {
         let Some(file) = file else {
             return Ok(Self::default());
         };
-        let has_resource_rules = file.resource_rules.is_some();
-        if let Some(rules) = file.resource_rules {
-            check_resource_rules(&rules)?;
-        }
         Ok(Self {
             rules: compiled("rules", file.rules, false)?,
             external_rules: compiled("externalRules", file.external_rules, true)?,
-            has_resource_rules,
+            resource_rules: file
+                .resource_rules
+                .map(ResourceRules::compile)
+                .transpose()?,
         })
     }
 }
@@ -154,27 +157,6 @@ fn compiled(
         .collect()
 }
 
-fn check_resource_rules(rules: &RawResourceRules) -> Result<(), ConfigError> {
-    const FIELDS: [&str; 4] = [
-        "LabelMatchers",
-        "LabelValuesByName",
-        "GroupBy",
-        "GroupBySlice",
-    ];
-    for (name, rule) in [("cpu", &rules.cpu), ("memory", &rules.memory)] {
-        let Some(rule) = rule else { continue };
-        for (field, query) in [
-            ("containerQuery", &rule.container_query),
-            ("nodeQuery", &rule.node_query),
-        ] {
-            let place = format!("resourceRules.{name}.{field}");
-            super::template::Template::parse(query, &FIELDS)
-                .map_err(|error| ConfigError::new(place, error.to_string()))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +165,7 @@ mod tests {
     fn a_file_with_every_section_is_read() {
         let config = AdapterConfig::parse(include_str!("sample.yaml")).unwrap();
         assert_eq!((config.rules.len(), config.external_rules.len()), (5, 2));
-        assert!(config.has_resource_rules);
+        assert!(config.has_resource_rules());
         assert!(AdapterConfig::parse("").unwrap().rules.is_empty());
         assert!(AdapterConfig::parse("rules: []").is_ok());
     }
@@ -232,9 +214,29 @@ mod tests {
                 ".Kind",
             ),
             (
-                "resourceRules: {cpu: {nodeQuery: '<<x>>'}}",
+                "resourceRules: {cpu: {containerQuery: x, nodeQuery: '<<x>>'}}",
                 "resourceRules.cpu.nodeQuery",
                 "x",
+            ),
+            (
+                "resourceRules: {cpu: {containerQuery: x, nodeQuery: y, containerLabel: c}}",
+                "resourceRules.memory",
+                "missing",
+            ),
+            (
+                "resourceRules: {cpu: {containerQuery: x, nodeQuery: y}}",
+                "resourceRules.cpu.containerLabel",
+                "missing",
+            ),
+            (
+                "resourceRules: {cpu: {nodeQuery: y, containerLabel: c}}",
+                "resourceRules.cpu.containerQuery",
+                "missing",
+            ),
+            (
+                "resourceRules: {window: soon, cpu: {containerQuery: x, nodeQuery: y, containerLabel: c}, memory: {containerQuery: x, nodeQuery: y, containerLabel: c}}",
+                "resourceRules.window",
+                "3m",
             ),
             (
                 "externalRules: [{seriesQuery: x, resources: {overrides: {a: {resource: ''}}}}]",

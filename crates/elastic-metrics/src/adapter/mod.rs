@@ -4,10 +4,13 @@
 mod catalog;
 mod config;
 mod kinds;
+mod object_labels;
+mod resource_rules;
 mod rule;
 mod template;
 
 pub(crate) use catalog::{Catalog, CustomKey, Series};
 pub use config::{AdapterConfig, ConfigError};
 pub(crate) use kinds::{GroupResource, KindRow, Kinds};
-pub(crate) use rule::Names;
+pub(crate) use resource_rules::{LabelledQuery, ResourceRule, ResourceRules};
+pub(crate) use rule::{Names, QueryError};

@@ -1,11 +1,12 @@
 //! One rule, understood: which series it takes, what objects their labels name, what the metric is called, the query.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use regex::Regex;
 
-use super::config::{ConfigError, RawFilter, RawName, RawResources, RawRule};
-use super::kinds::{GroupResource, KindRow, Kinds};
+use super::config::{ConfigError, RawFilter, RawName, RawRule};
+use super::kinds::{GroupResource, Kinds};
+use super::object_labels::ObjectLabels;
 use super::template::{Data, Fields, Template, TemplateError};
 use crate::selector::{Operator, Requirement, Selector};
 
@@ -16,7 +17,6 @@ const QUERY_FIELDS: [&str; 5] = [
     "GroupBySlice",
     "LabelValuesByName",
 ];
-const LABEL_FIELDS: [&str; 2] = ["Group", "Resource"];
 /// From so many names on, all objects of the namespace are asked for and picked out of the answer: a list of thousands of
 /// names costs Prometheus more than the series it saves.
 const MANY_NAMES: usize = 20;
@@ -55,8 +55,7 @@ struct Filter {
 pub(crate) struct Rule {
     pub(crate) series_query: String,
     filters: Vec<Filter>,
-    overrides: BTreeMap<String, (String, String)>,
-    label: Option<Template>,
+    pub(crate) objects: ObjectLabels,
     name_pattern: Regex,
     name_as: String,
     query: Template,
@@ -115,9 +114,8 @@ impl Rule {
         Ok(Self {
             series_query: raw.series_query,
             filters,
-            label: label_template(&resources, place)?,
             namespaced: resources.namespaced.unwrap_or(true),
-            overrides: overrides(resources, place)?,
+            objects: ObjectLabels::compile(resources, place)?,
             name_pattern,
             name_as,
             query,
@@ -137,52 +135,6 @@ impl Rule {
         (!name.is_empty() && !name.contains('/')).then_some(name)
     }
 
-    /// The resources that labels stand for, by label. A name of several groups' resources means the first group's.
-    pub(crate) fn labels(&self, kinds: &Kinds) -> HashMap<String, GroupResource> {
-        let mut labels = HashMap::new();
-        let rendered = |group: &str, name: &str| {
-            let template = self.label.as_ref()?;
-            template
-                .render(&label_fields(&group.replace('.', "_"), name))
-                .ok()
-        };
-        let names: [fn(&KindRow) -> String; 2] = [KindRow::singular, |row| row.plural.clone()];
-        for name in names {
-            for row in kinds.rows() {
-                if let Some(label) = rendered(&row.group, &name(row)) {
-                    labels.entry(label).or_insert_with(|| row.resource());
-                }
-            }
-        }
-        for (label, (group, name)) in &self.overrides {
-            match kinds.named(group, name) {
-                Some(row) => labels.insert(label.clone(), row.resource()),
-                None => labels.remove(label),
-            };
-        }
-        labels
-    }
-
-    /// The label whose value is the name of such an object.
-    pub(crate) fn label_of(
-        &self,
-        resource: &GroupResource,
-        kinds: &Kinds,
-    ) -> Result<String, QueryError> {
-        let none = || QueryError::NoLabel(resource.clone());
-        let overridden = self.overrides.iter().find(|(_, (group, name))| {
-            kinds
-                .named(group, name)
-                .is_some_and(|row| row.resource() == *resource)
-        });
-        if let Some((label, _)) = overridden {
-            return Ok(label.clone());
-        }
-        let row = kinds.of(resource).ok_or_else(none)?;
-        let template = self.label.as_ref().ok_or_else(none)?;
-        Ok(template.render(&label_fields(&row.group.replace('.', "_"), &row.singular()))?)
-    }
-
     /// The query for a metric of objects.
     pub(crate) fn custom_query(
         &self,
@@ -194,10 +146,12 @@ impl Rule {
         let mut matchers = Matchers::default();
         matchers.add_selector(selector)?;
         if let Some(namespace) = namespace {
-            let label = self.label_of(&GroupResource::new("", "namespaces"), kinds)?;
+            let label = self
+                .objects
+                .label_of(&GroupResource::new("", "namespaces"), kinds)?;
             matchers.add_equal(&label, namespace);
         }
-        let label = self.label_of(resource, kinds)?;
+        let label = self.objects.label_of(resource, kinds)?;
         match names {
             Names::One(name) => matchers.add_equal(&label, name),
             Names::Many([name]) => matchers.add_equal(&label, name),
@@ -220,7 +174,9 @@ impl Rule {
         let mut matchers = Matchers::default();
         matchers.add_selector(selector)?;
         if self.namespaced {
-            let label = self.label_of(&GroupResource::new("", "namespaces"), kinds)?;
+            let label = self
+                .objects
+                .label_of(&GroupResource::new("", "namespaces"), kinds)?;
             matchers.add_equal(&label, namespace);
         }
         self.render(series, matchers, Vec::new())
@@ -241,31 +197,37 @@ impl Rule {
         matchers: Matchers,
         group_by: Vec<String>,
     ) -> Result<String, QueryError> {
-        let fields: Fields = BTreeMap::from([
-            ("Series", Data::Text(series.to_owned())),
-            ("LabelMatchers", Data::Text(matchers.texts.join(","))),
-            ("LabelValuesByName", Data::Map(matchers.values)),
-            ("GroupBy", Data::Text(group_by.join(","))),
-            ("GroupBySlice", Data::List(group_by)),
-        ]);
+        let fields = query_fields(series, matchers, group_by);
         Ok(self.query.render(&fields)?)
     }
 }
 
+/// What a query's template sees.
+pub(super) fn query_fields(series: &str, matchers: Matchers, group_by: Vec<String>) -> Fields {
+    BTreeMap::from([
+        ("Series", Data::Text(series.to_owned())),
+        ("LabelMatchers", Data::Text(matchers.texts.join(","))),
+        ("LabelValuesByName", Data::Map(matchers.values)),
+        ("GroupBy", Data::Text(group_by.join(","))),
+        ("GroupBySlice", Data::List(group_by)),
+    ])
+}
+
+/// What a query's series have to have.
 #[derive(Default)]
-struct Matchers {
+pub(super) struct Matchers {
     texts: Vec<String>,
     values: BTreeMap<String, String>,
 }
 
 impl Matchers {
-    fn add(&mut self, label: &str, operator: &str, value: &str) {
+    pub(super) fn add(&mut self, label: &str, operator: &str, value: &str) {
         self.texts
             .push(format!("{label}{operator}{}", quote(value)));
         self.values.insert(label.to_owned(), value.to_owned());
     }
 
-    fn add_equal(&mut self, label: &str, value: &str) {
+    pub(super) fn add_equal(&mut self, label: &str, value: &str) {
         self.add(label, "=", value);
     }
 
@@ -378,49 +340,6 @@ fn compiled_filter(filter: RawFilter, place: &str) -> Result<Filter, ConfigError
     }
 }
 
-fn label_fields(group: &str, resource: &str) -> Fields {
-    BTreeMap::from([
-        ("Group", Data::Text(group.to_owned())),
-        ("Resource", Data::Text(resource.to_owned())),
-    ])
-}
-
-fn label_template(resources: &RawResources, place: &str) -> Result<Option<Template>, ConfigError> {
-    let Some(text) = resources
-        .template
-        .as_deref()
-        .filter(|text| !text.is_empty())
-    else {
-        return Ok(None);
-    };
-    let place = format!("{place}.resources.template");
-    let template = Template::parse(text, &LABEL_FIELDS);
-    let template = template.map_err(|error| ConfigError::new(place.clone(), error.to_string()))?;
-    if !template.uses("Resource") {
-        let reason = "does not name <<.Resource>>, so no label could be told from another";
-        return Err(ConfigError::new(place, reason));
-    }
-    Ok(Some(template))
-}
-
-fn overrides(
-    resources: RawResources,
-    place: &str,
-) -> Result<BTreeMap<String, (String, String)>, ConfigError> {
-    let mut overrides = BTreeMap::new();
-    for (label, resource) in resources.overrides.unwrap_or_default() {
-        if resource.resource.is_empty() {
-            let field = format!("{place}.resources.overrides.{label}");
-            return Err(ConfigError::new(
-                field,
-                "names no resource, such as pod or deployment",
-            ));
-        }
-        overrides.insert(label, (resource.group, resource.resource));
-    }
-    Ok(overrides)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::config::AdapterConfig;
@@ -453,49 +372,6 @@ mod tests {
                 .as_deref(),
             Some("depth")
         );
-    }
-
-    #[test]
-    fn labels_name_objects_by_override_and_by_template() {
-        let (config, kinds) = (sample(), samples());
-        let cases = [
-            (0, "pod", Some("pods")),
-            (0, "image", None),
-            (1, "service", Some("services")),
-            (1, "services", Some("services")),
-            (1, "job", None),
-            (1, "ingress", Some("ingresses.networking.k8s.io")),
-            (3, "kube_apps_deployment", Some("deployments.apps")),
-            (
-                3,
-                "kube_networking_k8s_io_ingress",
-                Some("ingresses.networking.k8s.io"),
-            ),
-            (3, "exported_namespace", Some("namespaces")),
-            (3, "namespace", None),
-        ];
-        for (rule, label, wanted) in cases {
-            let labels = config.rules[rule].labels(&kinds);
-            let found = labels.get(label).map(ToString::to_string);
-            assert_eq!(found.as_deref(), wanted, "{rule} {label}");
-        }
-    }
-
-    #[test]
-    fn labels_of_objects_are_found_back() {
-        let (config, kinds) = (sample(), samples());
-        let label = |rule: usize, resource: &str| {
-            config.rules[rule]
-                .label_of(&GroupResource::parse(resource), &kinds)
-                .ok()
-        };
-        assert_eq!(label(0, "pods").as_deref(), Some("pod"));
-        assert_eq!(label(0, "services"), None);
-        assert_eq!(
-            label(3, "ingresses.networking.k8s.io").as_deref(),
-            Some("kube_networking_k8s_io_ingress")
-        );
-        assert_eq!(label(4, "deployments.apps").as_deref(), Some("deploy"));
     }
 
     fn query(

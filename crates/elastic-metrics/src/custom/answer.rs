@@ -20,6 +20,8 @@ use crate::adapter::{CustomKey, GroupResource, Names};
 use crate::elastic_metric::{Entry, Problem};
 use crate::forecasts::Forecasts;
 use crate::prometheus::Sample;
+use crate::resource::api::attributes as attributes_of_resource;
+use crate::resource::{RESOURCE, ResourceMetrics};
 use crate::serve::{Answer, Asked};
 use crate::status::{failure, not_found, ok};
 use crate::value::millis;
@@ -33,11 +35,22 @@ pub(crate) struct MetricsApi {
     pub(crate) access: Access,
     pub(crate) source: Arc<Source>,
     pub(crate) forecasts: Forecasts,
+    /// `metrics.k8s.io`, when it is served here as well.
+    pub(crate) resource: Option<ResourceMetrics>,
 }
 
 #[async_trait]
 impl Answer for MetricsApi {
     async fn answer(&self, asked: Asked<'_>) -> Answered {
+        if let Some(resource) = self.resource.as_ref().filter(|_| is_resource(asked.path)) {
+            return match self
+                .permitted(&asked, attributes_of_resource(asked.path))
+                .await
+            {
+                Ok(()) => resource.answer(asked).await,
+                Err(denied) => refused(denied),
+            };
+        }
         let question = match question(asked.path, asked.query) {
             Ok(question) => question,
             Err(PathError::NotFound) => {
@@ -47,15 +60,7 @@ impl Answer for MetricsApi {
                 return failure(StatusCode::BAD_REQUEST, "BadRequest", &reason);
             }
         };
-        let permitted = match attributes(&question) {
-            Some(attributes) => {
-                self.access
-                    .check(asked.peer, asked.headers, attributes)
-                    .await
-            }
-            None if self.access.is_known(asked.peer, asked.headers) => Ok(()),
-            None => Err(Denied::Unauthorized),
-        };
+        let permitted = self.permitted(&asked, attributes(&question)).await;
         if let Err(denied) = permitted {
             return refused(denied);
         }
@@ -154,7 +159,29 @@ fn troubled(entry: &Entry, problem: &Problem) -> Answered {
     ))
 }
 
+/// Whether a path is of `metrics.k8s.io`.
+fn is_resource(path: &str) -> bool {
+    path.trim_matches('/').split('/').nth(1) == Some(RESOURCE)
+}
+
 impl MetricsApi {
+    /// Whether the caller may ask; without attributes anybody who is known may.
+    async fn permitted(
+        &self,
+        asked: &Asked<'_>,
+        attributes: Option<Attributes>,
+    ) -> Result<(), Denied> {
+        match attributes {
+            Some(attributes) => {
+                self.access
+                    .check(asked.peer, asked.headers, attributes)
+                    .await
+            }
+            None if self.access.is_known(asked.peer, asked.headers) => Ok(()),
+            None => Err(Denied::Unauthorized),
+        }
+    }
+
     fn custom_resources(&self, version: CustomVersion) -> Value {
         let mut found: BTreeSet<(GroupResource, String, bool)> = BTreeSet::new();
         for entry in self.source.board.all() {
@@ -314,6 +341,7 @@ impl MetricsApi {
         let query = rule.custom_query(&found.series, place, &request.series, &kinds);
         let query = query.map_err(|error| internal(&error.to_string()))?;
         let label = rule
+            .objects
             .label_of(&request.resource, &kinds)
             .map_err(|error| internal(&error.to_string()))?;
         let samples = prometheus

@@ -40,7 +40,7 @@ impl elastic_metrics::Dialer for ToLoopback {
 /// A cluster; gone when dropped.
 pub struct Cluster {
     pub api: TestServer,
-    shutdown: CancellationToken,
+    pub shutdown: CancellationToken,
 }
 
 impl Drop for Cluster {
@@ -52,6 +52,13 @@ impl Drop for Cluster {
 impl Cluster {
     /// With the metrics APIs as `change` wants them.
     pub async fn start(change: impl FnOnce(&mut CustomMetricsConfig)) -> Self {
+        let cluster = Self::prepare().await;
+        cluster.serve(change).await;
+        cluster
+    }
+
+    /// With the kinds and a namespace, nothing served yet.
+    pub async fn prepare() -> Self {
         let api = TestServer::start_with(|config| config.dialer = Arc::new(ToLoopback)).await;
         let cluster = Self {
             api,
@@ -60,9 +67,14 @@ impl Cluster {
         let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
         cluster.apply("/api/v1/namespaces/shop", shop).await;
         cluster.install_definitions().await;
+        cluster
+    }
+
+    /// Serves the metrics APIs as `change` wants them.
+    pub async fn serve(&self, change: impl FnOnce(&mut CustomMetricsConfig)) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = SocketAddr::new(CONTROL.into(), listener.local_addr().unwrap().port());
-        let server = &cluster.api.server;
+        let server = &self.api.server;
         let name = "elastic-metrics.kube-system.svc".to_owned();
         let (certificate_pem, key_pem) = server
             .issue_serving_certificate(&[name], &[address.ip()])
@@ -79,13 +91,12 @@ impl Cluster {
         config.relist = Duration::from_millis(500);
         config.pod_dialer = Arc::new(ToLoopback);
         change(&mut config);
-        let (client, shutdown) = (cluster.client(), cluster.shutdown.clone());
+        let (client, shutdown) = (self.client(), self.shutdown.clone());
         tokio::spawn(async move {
             run_custom_metrics(client, config, listener, shutdown)
                 .await
                 .unwrap()
         });
-        cluster
     }
 
     pub fn client(&self) -> Client {

@@ -7,5 +7,6 @@ mod elastic_metric;
 mod forecasts;
 mod log_exporter;
 mod prometheus;
+mod resource_rules;
 mod resources;
 mod rules;

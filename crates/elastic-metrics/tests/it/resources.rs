@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use elastic_metrics::{MetricsConfig, MetricsTls, run_metrics};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use elastic_metrics::{KubeletOptions, MetricsConfig, MetricsTls, run_metrics};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kubelet_api::{
     AttachRequest, BackendError, ByteReader, ByteStream, ByteWriter, ClusterReviewer,
@@ -19,9 +20,9 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{CONTROL, ToLoopback};
+use crate::cluster::{CONTROL, Cluster, ToLoopback};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A kubelet whose one container uses half a core.
 struct HalfACore(Instant);
@@ -102,6 +103,7 @@ impl NodeBackend for HalfACore {
     }
 }
 
+/// A node `worker-1` whose kubelet listens on loopback.
 async fn start_kubelet(server: &ApiServer, shutdown: CancellationToken) {
     let address: IpAddr = "127.0.0.1".parse().unwrap();
     let (certificate_pem, key_pem) = server
@@ -165,6 +167,23 @@ async fn get(server: &ApiServer, path: &str) -> Value {
         .unwrap_or_else(|error| json!({"error": error.to_string()}))
 }
 
+/// Waits until pods with the label are shown.
+async fn shown_pods(server: &ApiServer) -> Value {
+    let path = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=app%3Dweb";
+    let started = Instant::now();
+    loop {
+        let list = get(server, path).await;
+        if list["items"]
+            .as_array()
+            .is_some_and(|items| !items.is_empty())
+        {
+            return list;
+        }
+        assert!(started.elapsed() < DEADLINE, "{list:#}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_is_served_as_an_aggregated_api() {
     let directory = tempfile::tempdir().unwrap();
@@ -185,19 +204,7 @@ async fn usage_is_served_as_an_aggregated_api() {
     .unwrap();
     start_kubelet(&server, shutdown.clone()).await;
     start_metrics(&server, shutdown.clone()).await;
-    let path = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=app%3Dweb";
-    let started = Instant::now();
-    let list = loop {
-        let list = get(&server, path).await;
-        if list["items"]
-            .as_array()
-            .is_some_and(|items| !items.is_empty())
-        {
-            break list;
-        }
-        assert!(started.elapsed() < DEADLINE, "{list:#}");
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    };
+    let list = shown_pods(&server).await;
     let usage = &list["items"][0]["containers"][0]["usage"];
     let cpu = elastic_core::quantity::millis(usage["cpu"].as_str().unwrap()).unwrap();
     assert!((400..=600).contains(&cpu), "{list:#}");
@@ -211,4 +218,94 @@ async fn usage_is_served_as_an_aggregated_api() {
     .await;
     assert_eq!(none["items"], json!([]));
     shutdown.cancel();
+}
+
+/// A token of an account that may read the nodes' metrics and nothing else, in a file.
+async fn token_file(cluster: &Cluster, directory: &std::path::Path) -> std::path::PathBuf {
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "usage"},
+        "rules": [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
+    });
+    let roles = "/apis/rbac.authorization.k8s.io/v1";
+    cluster
+        .apply(&format!("{roles}/clusterroles/usage"), role)
+        .await;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "usage"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "usage"},
+        "subjects": [{"kind": "ServiceAccount", "name": "usage", "namespace": "shop"}]
+    });
+    cluster
+        .apply(&format!("{roles}/clusterrolebindings/usage"), binding)
+        .await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "usage", "namespace": "shop"}});
+    cluster
+        .apply("/api/v1/namespaces/shop/serviceaccounts/usage", account)
+        .await;
+    let request: TokenRequest = serde_json::from_value(json!({"spec": {"audiences": []}})).unwrap();
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), "shop");
+    let made = accounts
+        .create_token_request("usage", &PostParams::default(), &request)
+        .await
+        .unwrap();
+    let path = directory.join("token");
+    std::fs::write(&path, format!("{}\n", made.status.unwrap().token)).unwrap();
+    path
+}
+
+/// Kubelets asked at their own addresses: by whom they are vouched for, or whoever vouches for them.
+async fn asked_directly(change: impl FnOnce(&mut KubeletOptions)) -> Value {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    let cluster = Cluster::prepare().await;
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    let pod = json!({
+        "metadata": {"name": "web-1", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web", "image": "shop:1"}]}
+    });
+    pods.create(
+        &PostParams::default(),
+        &serde_json::from_value(pod).unwrap(),
+    )
+    .await
+    .unwrap();
+    start_kubelet(&cluster.api.server, cluster.shutdown.clone()).await;
+    let mut kubelets = KubeletOptions {
+        interval: Duration::from_millis(250),
+        token_file: token_file(&cluster, &path).await,
+        authority_file: path.join("authority.pem"),
+        ..KubeletOptions::default()
+    };
+    std::fs::write(
+        &kubelets.authority_file,
+        cluster.api.server.credentials().ca_pem,
+    )
+    .unwrap();
+    change(&mut kubelets);
+    cluster
+        .serve(|config| {
+            config.groups.resource = true;
+            config.kubelets = kubelets;
+        })
+        .await;
+    shown_pods(&cluster.api.server).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_with_the_right_to_metrics_alone_suffices() {
+    let list = asked_directly(|_| {}).await;
+    assert_eq!(
+        list["items"][0]["containers"][0]["usage"]["memory"], "10240Ki",
+        "{list:#}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubelets_with_certificates_of_their_own_are_believed_when_asked_for() {
+    let list = asked_directly(|kubelets| {
+        kubelets.authority_file = "/nowhere".into();
+        kubelets.insecure_tls = true;
+    })
+    .await;
+    assert_eq!(list["items"][0]["metadata"]["name"], "web-1");
 }

@@ -51,7 +51,8 @@ async fn started(text: &str) -> (Exporter, Prometheus, Cluster) {
     (exporter, prometheus, cluster)
 }
 
-async fn create_pods(cluster: &Cluster, names: &[(&str, &str)]) {
+/// Pods in `shop`, by name and label `app`.
+pub async fn create_pods(cluster: &Cluster, names: &[(&str, &str)]) {
     let api: Api<Pod> = Api::namespaced(cluster.client(), "shop");
     for (name, app) in names {
         let pod = json!({

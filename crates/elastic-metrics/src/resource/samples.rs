@@ -1,6 +1,6 @@
 //! The newest samples and the rates between them. Time comes in with the samples.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
 
 use elastic_core::timeline::SampleMoments;
@@ -210,6 +210,61 @@ impl Board {
             .unwrap_or_else(PoisonError::into_inner) = present;
     }
 
+    /// Takes in what somebody else averaged: all pods of a namespace. Those that are not named are dropped. A container
+    /// without a usage keeps its pod from being shown.
+    pub(crate) fn replace_pods(
+        &self,
+        namespace: &str,
+        found: BTreeMap<PodKey, BTreeMap<String, Option<Usage>>>,
+    ) {
+        let series = |(name, usage)| {
+            let series = Series {
+                usage,
+                ..Series::default()
+            };
+            (name, series)
+        };
+        let pods = found.into_iter();
+        let pods =
+            pods.map(|(key, containers)| (key, containers.into_iter().map(series).collect()));
+        let samples = NodeSamples {
+            node: Series::default(),
+            pods: pods.collect(),
+        };
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.insert(origin(namespace), samples);
+    }
+
+    /// Takes in what somebody else averaged: all nodes.
+    pub(crate) fn replace_nodes(&self, found: Vec<(String, Usage)>) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        for samples in nodes.values_mut() {
+            samples.node = Series::default();
+        }
+        for (name, usage) in found {
+            nodes.entry(name).or_default().node.usage = Some(usage);
+        }
+    }
+
+    /// Puts the labels of all nodes, whatever is known of their usage.
+    pub(crate) fn keep_node_labels(&self, labels: HashMap<String, Labels>) {
+        *self
+            .node_labels
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = labels;
+    }
+
+    /// Namespaces that have pods.
+    pub(crate) fn namespaces(&self) -> BTreeSet<String> {
+        let pods = self
+            .pod_labels
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        pods.keys()
+            .map(|(namespace, _)| namespace.clone())
+            .collect()
+    }
+
     /// Pods whose samples are not older than `oldest`, in order of their names. A pod is shown only when every container
     /// that is known of it has a usage, because a sum over some of them would mislead.
     pub(crate) fn pods(
@@ -276,6 +331,11 @@ impl Board {
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
+}
+
+/// Where a namespace's pods are kept; no node has such a name.
+fn origin(namespace: &str) -> String {
+    format!("namespace/{namespace}")
 }
 
 fn read(series: &mut Series, lines: [Option<exposition::Line<'_>>; 3], now: Timestamp) {

@@ -9,27 +9,88 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::samples::{Board, Labels, NodeUsage, PodUsage, Usage};
+use super::prometheus::PrometheusUsage;
+use super::samples::{Board, Labels, NodeUsage, PodUsage, Usage};
+use crate::custom::access::Attributes;
 use crate::selector::{Selector, decode};
 use crate::serve::{Answer, Asked};
 use crate::status::{failure, not_found, ok};
 
 const GROUP_VERSION: &str = "metrics.k8s.io/v1beta1";
 
+/// The group's name.
+pub(crate) const RESOURCE: &str = "metrics.k8s.io";
+
 /// Answers from the board.
 pub(crate) struct ResourceMetrics {
     pub(crate) board: Arc<Board>,
     /// What is older is not shown.
     pub(crate) stale_after: Duration,
+    /// Who fills the board when somebody asks; none when it is filled all the time.
+    pub(crate) prometheus: Option<PrometheusUsage>,
 }
 
 #[async_trait]
 impl Answer for ResourceMetrics {
     async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Value) {
+        if let (Some(prometheus), Some(object)) = (&self.prometheus, object(asked.path))
+            && let Err(why) = prometheus.refresh(&object.about).await
+        {
+            let message = format!("Internal error occurred: unable to fetch metrics: {why}");
+            return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message);
+        }
         let age = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
         let oldest = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
         answer(&self.board, asked.path, asked.query, oldest)
     }
+}
+
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About<'a> {
+    Nodes,
+    /// Of a namespace, or of all.
+    Pods(Option<&'a str>),
+}
+
+/// What a path asks for.
+struct Object<'a> {
+    about: About<'a>,
+    name: Option<&'a str>,
+}
+
+fn object(path: &str) -> Option<Object<'_>> {
+    let path = path
+        .trim_matches('/')
+        .strip_prefix("apis/metrics.k8s.io/v1beta1/")?;
+    let parts: Vec<&str> = path.split('/').collect();
+    let (about, name) = match parts.as_slice() {
+        ["nodes"] => (About::Nodes, None),
+        ["nodes", name] => (About::Nodes, Some(*name)),
+        ["pods"] => (About::Pods(None), None),
+        ["namespaces", namespace, "pods"] => (About::Pods(Some(namespace)), None),
+        ["namespaces", namespace, "pods", name] => (About::Pods(Some(namespace)), Some(*name)),
+        _ => return None,
+    };
+    Some(Object { about, name })
+}
+
+/// What the cluster's rules are asked about a path; none for discovery.
+pub(crate) fn attributes(path: &str) -> Option<Attributes> {
+    let Object { about, name } = object(path)?;
+    let (resource, namespace) = match about {
+        About::Nodes => ("nodes", ""),
+        About::Pods(namespace) => ("pods", namespace.unwrap_or_default()),
+    };
+    Some(Attributes {
+        verb: if name.is_some() { "get" } else { "list" },
+        group: RESOURCE,
+        version: "v1beta1",
+        namespace: namespace.to_owned(),
+        resource: resource.to_owned(),
+        subresource: String::new(),
+        name: name.unwrap_or_default().to_owned(),
+    })
 }
 
 /// Answers a GET.
@@ -307,6 +368,31 @@ mod tests {
             get("/apis/metrics.k8s.io/v1beta1/pods", "labelSelector=a+b+c").0,
             StatusCode::BAD_REQUEST
         );
+    }
+
+    #[test]
+    fn the_cluster_is_asked_about_what_the_path_names() {
+        let asked = |path: &str| {
+            let asked = attributes(&format!("/apis/metrics.k8s.io/v1beta1{path}"))?;
+            Some([
+                asked.verb.to_owned(),
+                asked.resource,
+                asked.namespace,
+                asked.name,
+            ])
+        };
+        assert_eq!(
+            asked("/namespaces/shop/pods/web-1").unwrap(),
+            ["get", "pods", "shop", "web-1"]
+        );
+        assert_eq!(
+            asked("/namespaces/shop/pods").unwrap(),
+            ["list", "pods", "shop", ""]
+        );
+        assert_eq!(asked("/pods").unwrap(), ["list", "pods", "", ""]);
+        assert_eq!(asked("/nodes/one").unwrap(), ["get", "nodes", "", "one"]);
+        assert_eq!(asked(""), None);
+        assert_eq!(asked("/secrets"), None);
     }
 
     #[test]
