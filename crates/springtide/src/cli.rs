@@ -364,6 +364,9 @@ pub struct BacktestArguments {
     /// `auto`, `day` or `week`; auto uses a period only when it stands out clearly.
     #[arg(long, default_value = "auto")]
     pub period: ForecastPeriod,
+    /// Whose days and weeks the load follows, such as Asia/Shanghai.
+    #[arg(long, default_value = "UTC")]
+    pub time_zone: String,
     /// How many days at the end are compared.
     #[arg(long, default_value_t = 28, value_parser = clap::value_parser!(i64).range(1..=366))]
     pub days: i64,

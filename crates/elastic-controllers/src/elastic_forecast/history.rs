@@ -6,12 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use elastic_core::ElasticForecast;
-use elastic_core::forecast::{CsvSource, Grid, PrometheusSource, Sample, parse_csv};
+use elastic_core::forecast::{
+    CsvSource, Grid, KeyReference, PrometheusSource, Sample, parse_csv, zone,
+};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, ResourceExt};
 
-use super::prometheus::{POINTS_MAX, PrometheusError, Range, ask};
+use super::prometheus::{POINTS_MAX, PrometheusError, Range, Server};
 
 const DAY_SECONDS: i64 = 86_400;
 /// Slots at the end that are asked for again: they may not have been complete.
@@ -22,13 +24,20 @@ const SLOTS_AGAIN: i64 = 2;
 pub(super) enum HistoryError {
     #[error(transparent)]
     Prometheus(#[from] PrometheusError),
-    #[error("ConfigMap {name} cannot be read: {source}")]
-    ConfigMap {
+    #[error("{kind} {name} cannot be read: {source}")]
+    Object {
+        kind: &'static str,
         name: String,
         source: Box<kube::Error>,
     },
-    #[error("ConfigMap {name} has no key {key}")]
-    Key { name: String, key: String },
+    #[error("{kind} {name} has no key {key}, or what it holds is no text")]
+    Key {
+        kind: &'static str,
+        name: String,
+        key: String,
+    },
+    #[error("{0}")]
+    Zone(String),
     #[error("ConfigMap {name}, key {key}: {source}")]
     Csv {
         name: String,
@@ -76,27 +85,58 @@ impl Histories {
     ) -> Result<Grid, HistoryError> {
         let spec = &forecast.spec;
         let step = i64::from(spec.step_seconds);
+        let zone = zone(spec).map_err(HistoryError::Zone)?;
+        let objects = Objects {
+            client,
+            namespace: &forecast.namespace().unwrap_or_default(),
+        };
         if let Some(source) = &spec.source.config_map {
-            let namespace = forecast.namespace().unwrap_or_default();
-            let samples = read_config_map(client, &namespace, source).await?;
-            return Ok(Grid::from_samples(&samples, step)?.moved_before(now));
+            let samples = read_csv(&objects, source).await?;
+            return Ok(Grid::from_samples(&samples, step, &zone)?.moved_before(now));
         }
         let source = spec.source.prometheus.clone().unwrap_or_default();
         let uid = forecast.uid().unwrap_or_default();
         let days = i64::from(spec.history_days);
-        let samples = self.ask_prometheus(&uid, &source, step, days, now).await?;
-        Ok(Grid::from_samples(&samples, step)?)
+        let server = self.server(&objects, &source).await?;
+        let question = (source.address, source.query, step);
+        let samples = self
+            .ask_prometheus(&uid, &server, question, days, now)
+            .await?;
+        Ok(Grid::from_samples(&samples, step, &zone)?)
+    }
+
+    /// Credentials are read anew for every pass, so that they may be renewed.
+    async fn server(
+        &self,
+        objects: &Objects<'_>,
+        source: &PrometheusSource,
+    ) -> Result<Server, HistoryError> {
+        let authorization = match &source.authorization_secret {
+            Some(reference) => Some(objects.secret(reference).await?),
+            None => None,
+        };
+        let authority = match &source.authority_config_map {
+            Some(reference) => Some(objects.config_map(&reference.name, &reference.key).await?),
+            None => None,
+        };
+        let address = source.address.clone();
+        Ok(Server::new(
+            address,
+            authorization.as_deref(),
+            authority.as_deref(),
+            self.timeout,
+        )?)
     }
 
     async fn ask_prometheus(
         &self,
         uid: &str,
-        source: &PrometheusSource,
-        step_seconds: i64,
+        server: &Server,
+        question: (String, String, i64),
         days: i64,
         now: Timestamp,
     ) -> Result<Vec<Sample>, HistoryError> {
-        let question = (source.address.clone(), source.query.clone(), step_seconds);
+        let (query, step_seconds) = (question.1.clone(), question.2);
         let mut known = {
             let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let known = all.get(uid).filter(|known| known.question == question);
@@ -112,13 +152,12 @@ impl Histories {
         while start <= end {
             let until = end.min(start + (POINTS_MAX - 1) * step_seconds);
             let range = Range {
-                address: &source.address,
-                query: &source.query,
+                query: &query,
                 start_second: start,
                 end_second: until,
                 step_seconds,
             };
-            let samples = ask(&range, self.timeout).await?;
+            let samples = server.ask(&range).await?;
             let values = samples.iter().filter(|sample| sample.value.is_finite());
             known
                 .values
@@ -136,23 +175,54 @@ impl Histories {
     }
 }
 
-async fn read_config_map(
-    client: &Client,
-    namespace: &str,
-    source: &CsvSource,
-) -> Result<Vec<Sample>, HistoryError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let (name, key) = (source.name.clone(), source.key.clone());
-    let map = api
-        .get(&name)
-        .await
-        .map_err(|error| HistoryError::ConfigMap {
-            name: name.clone(),
-            source: Box::new(error),
-        })?;
-    let text = map.data.and_then(|mut data| data.remove(&key));
-    let Some(text) = text else {
-        return Err(HistoryError::Key { name, key });
-    };
-    parse_csv(&text).map_err(|source| HistoryError::Csv { name, key, source })
+/// Objects beside a forecast.
+struct Objects<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+}
+
+impl Objects<'_> {
+    async fn config_map(&self, name: &str, key: &str) -> Result<String, HistoryError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
+        let map = api.get(name).await.map_err(unread("ConfigMap", name))?;
+        let text = map.data.and_then(|mut data| data.remove(key));
+        text.ok_or_else(|| no_key("ConfigMap", name, key))
+    }
+
+    async fn secret(
+        &self,
+        KeyReference { name, key }: &KeyReference,
+    ) -> Result<String, HistoryError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace);
+        let secret = api.get(name).await.map_err(unread("Secret", name))?;
+        let bytes = secret.data.and_then(|mut data| data.remove(key));
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
+        text.ok_or_else(|| no_key("Secret", name, key))
+    }
+}
+
+fn unread(kind: &'static str, name: &str) -> impl FnOnce(kube::Error) -> HistoryError {
+    let name = name.to_owned();
+    move |source| HistoryError::Object {
+        kind,
+        name,
+        source: Box::new(source),
+    }
+}
+
+fn no_key(kind: &'static str, name: &str, key: &str) -> HistoryError {
+    HistoryError::Key {
+        kind,
+        name: name.to_owned(),
+        key: key.to_owned(),
+    }
+}
+
+async fn read_csv(objects: &Objects<'_>, source: &CsvSource) -> Result<Vec<Sample>, HistoryError> {
+    let text = objects.config_map(&source.name, &source.key).await?;
+    parse_csv(&text).map_err(|error| HistoryError::Csv {
+        name: source.name.clone(),
+        key: source.key.clone(),
+        source: error,
+    })
 }

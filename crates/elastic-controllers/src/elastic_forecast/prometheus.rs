@@ -1,15 +1,17 @@
-//! A small client of Prometheus' range queries. Refuses https and answers beyond a bound by name.
+//! A small client of Prometheus' range queries, over the HTTP client that the API server is asked with. Refuses answers beyond a
+//! bound.
 
 use std::time::Duration;
 
 use elastic_core::forecast::Sample;
-use http::Request;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
+use kube::client::Body;
+use kube::{Client, Config};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 
 /// Points that Prometheus gives in one answer.
 pub(super) const POINTS_MAX: i64 = 10_000;
@@ -20,14 +22,13 @@ const EXCERPT_CHARS: usize = 200;
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PrometheusError {
-    #[error("{0} is no address of the form http://host:port")]
+    #[error("{0} is no address of the form http://host:port or https://host:port")]
     Address(String),
-    #[error("cannot connect to {address}: {source}")]
-    Connect {
-        address: String,
-        source: std::io::Error,
-    },
-    #[error("{address} did not answer: {reason}")]
+    #[error("spec.source.prometheus.authorizationSecret holds what no header can say")]
+    Authorization,
+    #[error("spec.source.prometheus.authorityConfigMap holds no certificate as PEM")]
+    Authority,
+    #[error("cannot ask {address}: {reason}")]
     Exchange { address: String, reason: String },
     #[error("{address} did not answer within {timeout:?}")]
     Timeout { address: String, timeout: Duration },
@@ -39,7 +40,6 @@ pub(super) enum PrometheusError {
 
 /// One range query.
 pub(super) struct Range<'a> {
-    pub(super) address: &'a str,
     pub(super) query: &'a str,
     pub(super) start_second: i64,
     pub(super) end_second: i64,
@@ -64,15 +64,110 @@ struct Series {
     values: Vec<(f64, String)>,
 }
 
-/// Asks; no series is an empty answer.
-pub(super) async fn ask(
-    range: &Range<'_>,
+/// Whom to ask, and as whom.
+pub(super) struct Server {
+    address: String,
+    authorization: Option<HeaderValue>,
+    client: Client,
     timeout: Duration,
-) -> Result<Vec<Sample>, PrometheusError> {
-    let address = range.address.to_owned();
-    let answer = tokio::time::timeout(timeout, exchange(range)).await;
-    let body = answer.map_err(|_| PrometheusError::Timeout { address, timeout })??;
-    read(range.address, &body)
+}
+
+impl Server {
+    /// `authority` is PEM; without it the machine's authorities vouch for the server.
+    pub(super) fn new(
+        address: String,
+        authorization: Option<&str>,
+        authority: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Self, PrometheusError> {
+        let wrong = || PrometheusError::Address(address.clone());
+        let uri: http::Uri = address.parse().map_err(|_| wrong())?;
+        let (Some("http" | "https"), Some(_)) = (uri.scheme_str(), uri.host()) else {
+            return Err(wrong());
+        };
+        let mut config = Config::new(uri);
+        config.root_cert = authority.map(certificates).transpose()?;
+        config.connect_timeout = Some(timeout);
+        let client = Client::try_from(config).map_err(|error| PrometheusError::Exchange {
+            address: address.clone(),
+            reason: innermost(&error),
+        })?;
+        Ok(Self {
+            address,
+            authorization: authorization.map(header_value).transpose()?,
+            client,
+            timeout,
+        })
+    }
+
+    /// Asks; no series is an empty answer.
+    pub(super) async fn ask(&self, range: &Range<'_>) -> Result<Vec<Sample>, PrometheusError> {
+        let answer = tokio::time::timeout(self.timeout, self.exchange(range)).await;
+        let body = answer.unwrap_or_else(|_| {
+            Err(PrometheusError::Timeout {
+                address: self.address.clone(),
+                timeout: self.timeout,
+            })
+        })?;
+        read(&self.address, &body)
+    }
+
+    async fn exchange(&self, range: &Range<'_>) -> Result<bytes::Bytes, PrometheusError> {
+        let broken = |reason: String| PrometheusError::Exchange {
+            address: self.address.clone(),
+            reason,
+        };
+        let form = "application/x-www-form-urlencoded";
+        let mut request = Request::post("/api/v1/query_range").header(header::CONTENT_TYPE, form);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Body::from(self::form(range).into_bytes()));
+        let request = request.map_err(|error| broken(error.to_string()))?;
+        let answer = self.client.send(request).await;
+        let answer = answer.map_err(|error| broken(innermost(&error)))?;
+        // Prometheus explains 400 and 422 in the answer; who is not let in gets no such answer.
+        let code = answer.status();
+        if matches!(code, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(PrometheusError::Refused {
+                address: self.address.clone(),
+                reason: format!("{code}; see authorizationSecret"),
+            });
+        }
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await;
+        Ok(body.map_err(|error| broken(error.to_string()))?.to_bytes())
+    }
+}
+
+/// A bare word is a bearer token.
+fn header_value(text: &str) -> Result<HeaderValue, PrometheusError> {
+    let text = text.trim();
+    let text = match text.contains(' ') {
+        true => text.to_owned(),
+        false => format!("Bearer {text}"),
+    };
+    let mut value = HeaderValue::try_from(text).map_err(|_| PrometheusError::Authorization)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, PrometheusError> {
+    let read = CertificateDer::pem_slice_iter(pem.as_bytes());
+    let read: Result<Vec<_>, _> = read.map(|one| one.map(|one| one.to_vec())).collect();
+    let read = read.map_err(|_| PrometheusError::Authority)?;
+    (!read.is_empty())
+        .then_some(read)
+        .ok_or(PrometheusError::Authority)
+}
+
+/// What lies beneath says more than the client's own words.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
 }
 
 fn read(address: &str, body: &[u8]) -> Result<Vec<Sample>, PrometheusError> {
@@ -101,56 +196,6 @@ fn read(address: &str, body: &[u8]) -> Result<Vec<Sample>, PrometheusError> {
         Some(Sample { at, value })
     };
     Ok(values.into_iter().filter_map(sample).collect())
-}
-
-async fn exchange(range: &Range<'_>) -> Result<Bytes, PrometheusError> {
-    let address = range.address;
-    let wrong = || PrometheusError::Address(address.to_owned());
-    let uri: http::Uri = address.parse().map_err(|_| wrong())?;
-    let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-        return Err(wrong());
-    };
-    let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
-    let stream = stream.map_err(|source| PrometheusError::Connect {
-        address: address.to_owned(),
-        source,
-    })?;
-    let broken = |error: &dyn std::fmt::Display| PrometheusError::Exchange {
-        address: address.to_owned(),
-        reason: error.to_string(),
-    };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| broken(&error))?;
-    let request = Request::post(format!(
-        "{}/api/v1/query_range",
-        uri.path().trim_end_matches('/')
-    ))
-    .header(http::header::HOST, format!("{host}:{port}"))
-    .header(
-        http::header::CONTENT_TYPE,
-        "application/x-www-form-urlencoded",
-    )
-    .body(Full::new(Bytes::from(form(range))))
-    .map_err(|error| broken(&error))?;
-    let asked = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| broken(&error))?;
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-        Ok(body.await.map_err(|error| broken(&error))?.to_bytes())
-    };
-    // The connection lives as long as the question, so it needs no task of its own.
-    let mut asked = std::pin::pin!(asked);
-    tokio::select! {
-        answer = &mut asked => answer,
-        ended = connection => match ended {
-            Ok(()) => asked.await,
-            Err(error) => Err(broken(&error)),
-        },
-    }
 }
 
 fn form(range: &Range<'_>) -> String {
@@ -213,7 +258,6 @@ mod tests {
     #[test]
     fn a_query_is_written_as_a_form() {
         let range = Range {
-            address: "http://h",
             query: "sum(x{a=\"b c\"})",
             start_second: 1,
             end_second: 2,
@@ -223,5 +267,25 @@ mod tests {
             form(&range),
             "query=sum%28x%7Ba%3D%22b%20c%22%7D%29&start=1&end=2&step=3"
         );
+    }
+
+    #[test]
+    fn a_bare_word_is_a_bearer_token() {
+        assert_eq!(header_value("abc\n").unwrap(), "Bearer abc");
+        assert_eq!(header_value("Basic eHg6eA==").unwrap(), "Basic eHg6eA==");
+        assert!(header_value("a\nb c").is_err());
+        assert!(header_value("abc").unwrap().is_sensitive());
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_told_by_its_field() {
+        let server = |address: &str, authority: Option<&str>| {
+            let made = Server::new(address.to_owned(), None, authority, Duration::from_secs(1));
+            made.err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        assert!(server("ftp://h", None).contains("http://host:port"));
+        assert!(server("https://h", Some("none")).contains("authorityConfigMap"));
     }
 }

@@ -1,15 +1,21 @@
 //! One pass over one ElasticForecast.
 
 use elastic_core::ElasticForecast;
-use elastic_core::forecast::{Grid, Policy, ScaleTarget, State, parse_quantity, plan, validate};
+use elastic_core::forecast::{
+    Grid, Policy, ScaleTarget, State, parse_quantity, plan, startup, validate,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
-use kube::api::{Api, DynamicObject};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 
 use super::Context;
 use super::report::{Findings, Report};
+
+/// Pods that a start is measured by.
+const PODS_MAX: u32 = 500;
 
 /// Why a pass could not be ended.
 #[derive(Debug, thiserror::Error)]
@@ -49,25 +55,25 @@ async fn find(
     now: Timestamp,
 ) -> Findings {
     let spec = &forecast.spec;
-    let (current, problem) = match &spec.target {
-        None => (None, None),
+    let (seen, problem) = match &spec.target {
+        None => (Seen::default(), None),
         Some(target) => {
             let namespace = forecast.namespace().unwrap_or_default();
-            match replicas_of(&context.client, &namespace, target).await {
-                Ok(replicas) => (Some(replicas), None),
+            let measures = spec.startup_seconds.is_none();
+            match look(&context.client, &namespace, target, measures).await {
+                Ok(seen) => (seen, None),
                 Err(error) => {
                     let target = format!("{} {}", target.kind, target.name);
-                    (
-                        None,
-                        Some(format!("the replicas of {target} cannot be read: {error}")),
-                    )
+                    let problem = format!("the replicas of {target} cannot be read: {error}");
+                    (Seen::default(), Some(problem))
                 }
             }
         }
     };
+    let startup = startup(spec.startup_seconds, &seen.pods);
     let policy = Policy {
         probability: f64::from(spec.quantile) / 100.0,
-        startup_seconds: i64::from(spec.startup_seconds),
+        startup_seconds: startup.seconds,
         capacity_per_replica: parse_quantity(&spec.capacity_per_replica).unwrap_or(f64::MAX),
         period: spec.period,
         min_replicas: spec.min_replicas,
@@ -76,20 +82,52 @@ async fn find(
     };
     let state = State {
         history,
-        current_replicas: current,
+        current_replicas: seen.replicas,
     };
     Findings {
         plan: plan(state, &policy, now),
-        current_replicas: current,
+        current_replicas: seen.replicas,
+        startup,
         target_problem: problem,
     }
 }
 
-async fn replicas_of(
+/// What is seen of a target.
+#[derive(Default)]
+struct Seen {
+    replicas: Option<i32>,
+    /// Empty unless they are to be measured by.
+    pods: Vec<Pod>,
+}
+
+async fn look(
     client: &Client,
     namespace: &str,
     target: &ScaleTarget,
-) -> Result<i32, kube::Error> {
+    measures: bool,
+) -> Result<Seen, kube::Error> {
+    let scale = scale_of(client, namespace, target).await?;
+    let selector = scale.status.and_then(|status| status.selector);
+    let selector = selector.filter(|selector| measures && !selector.is_empty());
+    let pods = match selector {
+        Some(selector) => {
+            let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+            let wanted = ListParams::default().labels(&selector).limit(PODS_MAX);
+            api.list(&wanted).await?.items
+        }
+        None => Vec::new(),
+    };
+    Ok(Seen {
+        replicas: Some(scale.spec.and_then(|spec| spec.replicas).unwrap_or(0)),
+        pods,
+    })
+}
+
+async fn scale_of(
+    client: &Client,
+    namespace: &str,
+    target: &ScaleTarget,
+) -> Result<Scale, kube::Error> {
     let (group, version) = target
         .api_version
         .split_once('/')
@@ -101,6 +139,5 @@ async fn replicas_of(
     let request = http::Request::get(path)
         .body(Vec::new())
         .map_err(kube::Error::HttpError)?;
-    let scale: Scale = client.request(request).await?;
-    Ok(scale.spec.and_then(|spec| spec.replicas).unwrap_or(0))
+    client.request(request).await
 }

@@ -5,7 +5,7 @@ use elastic_core::elastic_workload::{ConditionStatus, set_condition};
 use elastic_core::events::{EventKind, event};
 use elastic_core::forecast::{
     ElasticForecastStatus, ForecastError, ForecastMode, ForecastValue, Grid, HistoryStatus, Plan,
-    Verdict, quantity,
+    Startup, Verdict, quantity,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
@@ -18,11 +18,13 @@ use super::reconcile::ForecastPassError;
 
 const COMPONENT: &str = "ElasticForecast";
 /// What a status may leave out; a patch must say that it is gone.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 10] = [
     "period",
     "periodStrength",
     "history",
     "forecast",
+    "startupSeconds",
+    "startupSource",
     "forecastReplicas",
     "currentReplicas",
     "wouldBeReplicas",
@@ -33,6 +35,7 @@ const OPTIONAL: [&str; 8] = [
 pub(super) struct Findings {
     pub(super) plan: Plan,
     pub(super) current_replicas: Option<i32>,
+    pub(super) startup: Startup,
     pub(super) target_problem: Option<String>,
 }
 
@@ -86,6 +89,8 @@ impl<'a> Report<'a> {
                 value: quantity(value.value),
             })
             .collect();
+        self.next.startup_seconds = Some(findings.startup.seconds);
+        self.next.startup_source = findings.startup.source.name().to_owned();
         self.next.forecast_replicas = plan.replicas;
         self.next.current_replicas = findings.current_replicas;
         self.next.would_be_replicas = plan.would_be;

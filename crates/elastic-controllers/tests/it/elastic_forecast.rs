@@ -10,7 +10,7 @@ use elastic_core::ElasticForecast;
 use elastic_core::forecast::{ElasticForecastStatus, series};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use local_apiserver::testing::TestServer;
@@ -135,12 +135,7 @@ fn csv(points: &[(i64, i64)]) -> String {
 }
 
 async fn put_history(scene: &Scene, text: String) {
-    let map: ConfigMap = serde_json::from_value(json!({
-        "metadata": {"name": "demand"}, "data": {"history.csv": text},
-    }))
-    .unwrap();
-    let maps: Api<ConfigMap> = Api::default_namespaced(scene.client.clone());
-    maps.create(&PostParams::default(), &map).await.unwrap();
+    put_map(scene, "demand", json!({"history.csv": text})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,7 +226,7 @@ async fn what_is_wrong_stands_in_the_condition_and_in_an_event() {
     scene.change(unreachable).await;
     let failed = scene
         .until("no server", |one| {
-            message(one).starts_with("cannot connect")
+            message(one).starts_with("cannot ask http://127.0.0.1:1")
         })
         .await;
     assert_eq!(status(&failed).forecast_replicas, None);
@@ -273,6 +268,34 @@ impl Drop for Prometheus {
 
 impl Prometheus {
     async fn start(points: &[(i64, i64)]) -> Self {
+        Self::start_with(points, "http", &[]).await
+    }
+
+    /// Served by TLS and for one user alone; who vouches for it comes back as PEM.
+    async fn start_guarded(points: &[(i64, i64)]) -> (Self, String) {
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = authority.self_signed(&authority_key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = server.signed_by(&key, &issuer).unwrap().pem();
+        // The password is `tide`.
+        let user = "$2b$04$qn59WEuzM7i4NW7yMzptZuQZdG7ZkWdI/I2PVEXFYHi8cOoIBMz3q";
+        let web = json!({
+            "tls_server_config": {"cert_file": "server.pem", "key_file": "server.key"},
+            "basic_auth_users": {"spring": user}
+        });
+        let files = [
+            ("server.pem", certificate),
+            ("server.key", key.serialize_pem()),
+            ("web.yml", web.to_string()),
+        ];
+        (Self::start_with(points, "https", &files).await, pem)
+    }
+
+    async fn start_with(points: &[(i64, i64)], scheme: &str, files: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut text = "# TYPE demand gauge\n".to_owned();
         for (second, value) in points {
@@ -291,6 +314,13 @@ impl Prometheus {
             .status()
             .expect("promtool of the Debian package prometheus");
         assert!(made.success());
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let web = folder.path().join("web.yml");
+        let web = web
+            .exists()
+            .then(|| format!("--web.config.file={}", web.display()));
         // A port of its own, given back just before it is taken.
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -305,13 +335,14 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", data.display()))
             .arg("--storage.tsdb.retention.time=60d")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .args(web)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("prometheus of the Debian package prometheus");
         Self {
             process,
-            address: format!("http://127.0.0.1:{port}"),
+            address: format!("{scheme}://127.0.0.1:{port}"),
             _folder: folder,
         }
     }
@@ -359,4 +390,114 @@ async fn a_real_prometheus_is_asked_and_two_series_are_refused() {
             message(one).contains("refused the query")
         })
         .await;
+}
+
+async fn put_secret(scene: &Scene, name: &str, data: Value) {
+    let secret = serde_json::from_value(json!({"metadata": {"name": name}, "stringData": data}));
+    let secrets: Api<Secret> = Api::default_namespaced(scene.client.clone());
+    secrets
+        .create(&PostParams::default(), &secret.unwrap())
+        .await
+        .unwrap();
+}
+
+async fn put_map(scene: &Scene, name: &str, data: Value) {
+    let map = serde_json::from_value(json!({"metadata": {"name": name}, "data": data}));
+    let maps: Api<ConfigMap> = Api::default_namespaced(scene.client.clone());
+    maps.create(&PostParams::default(), &map.unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guarded_prometheus_is_asked_with_the_credentials_that_are_named() {
+    let (prometheus, authority) = Prometheus::start_guarded(&history(6)).await;
+    let scene = Scene::start().await;
+    // spring:tide
+    put_secret(
+        &scene,
+        "prometheus",
+        json!({"header": "Basic c3ByaW5nOnRpZGU="}),
+    )
+    .await;
+    put_map(&scene, "authority", json!({"ca.crt": authority})).await;
+    let plain = json!({"prometheus": {"address": prometheus.address, "query": "sum(demand)"}});
+    let spec = json!({
+        "source": plain, "stepSeconds": STEP_SECONDS, "capacityPerReplica": 10, "historyDays": 5, "refreshSeconds": 5,
+    });
+    scene.create(spec).await;
+    let message = |one: &ElasticForecast| {
+        let all = status(one).conditions;
+        let ready = all.into_iter().find(|one| one.type_ == "Ready");
+        ready.map(|one| one.message).unwrap_or_default()
+    };
+    scene
+        .until("nobody vouches for it", |one| {
+            message(one).starts_with("cannot ask https://")
+        })
+        .await;
+    let vouched =
+        json!({"prometheus": {"authorityConfigMap": {"name": "authority", "key": "ca.crt"}}});
+    scene.change(json!({"source": vouched})).await;
+    scene
+        .until("nobody is let in", |one| message(one).contains("401"))
+        .await;
+    let named =
+        json!({"prometheus": {"authorizationSecret": {"name": "prometheus", "key": "header"}}});
+    scene.change(json!({"source": named})).await;
+    scene
+        .until("a forecast", |one| condition(one, "Ready") == "True Made")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_of_a_replica_is_measured_by_the_pods_of_the_target() {
+    let scene = Scene::start().await;
+    put_history(&scene, csv(&history(10))).await;
+    let source: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": {
+            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    }))
+    .unwrap();
+    let deployments: Api<Deployment> = Api::default_namespaced(scene.client.clone());
+    deployments
+        .create(&PostParams::default(), &source)
+        .await
+        .unwrap();
+    let pods: Api<Pod> = Api::default_namespaced(scene.client.clone());
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "web-1", "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }))
+    .unwrap();
+    let created = pods.create(&PostParams::default(), &pod).await.unwrap();
+    let created = created.metadata.creation_timestamp.unwrap().0;
+    let ready = Timestamp::from_second(created.as_second() + 75).unwrap();
+    let ready = json!({"status": {"phase": "Running", "conditions": [
+        {"type": "Ready", "status": "True", "lastTransitionTime": ready.to_string()}]}});
+    pods.patch_status("web-1", &PatchParams::default(), &Patch::Merge(ready))
+        .await
+        .unwrap();
+    let spec = json!({
+        "source": {"configMap": {"name": "demand"}}, "stepSeconds": STEP_SECONDS, "capacityPerReplica": 10,
+        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "refreshSeconds": 5,
+        "timeZone": "Asia/Shanghai",
+    });
+    scene.create(spec).await;
+    let made = scene
+        .until("a forecast", |one| condition(one, "Ready") == "True Made")
+        .await;
+    let seen = status(&made);
+    assert_eq!(
+        (seen.startup_seconds, seen.startup_source.as_str()),
+        (Some(75), "Measured"),
+        "{seen:#?}"
+    );
+    scene.change(json!({"startupSeconds": 30})).await;
+    let said = scene
+        .until("what is said counts", |one| {
+            status(one).startup_seconds == Some(30)
+        })
+        .await;
+    assert_eq!(status(&said).startup_source, "Spec");
 }

@@ -196,7 +196,12 @@ mod tests {
             at: Timestamp::from_second(slot * 1800).unwrap(),
             value: value(slot / 48, (slot % 48) as f64 / 2.0),
         };
-        Grid::from_samples(&(0..count * 48).map(sample).collect::<Vec<_>>(), 1800).unwrap()
+        Grid::from_samples(
+            &(0..count * 48).map(sample).collect::<Vec<_>>(),
+            1800,
+            &jiff::tz::TimeZone::UTC,
+        )
+        .unwrap()
     }
 
     fn policy() -> BacktestPolicy {

@@ -72,7 +72,9 @@ fn spec_properties() -> Value {
         "period": {"type": "string", "enum": ["Auto", "Day", "Week"], "default": "Auto",
             "description": "Auto uses a period only when it stands out clearly."},
         "quantile": number("The replicas suffice in this percentage of cases.", 50, 99, Some(95)),
-        "startupSeconds": number("How long a new replica takes until it serves.", 0, 86400, Some(120)),
+        "startupSeconds": number("How long a new replica takes until it serves; measured by the target's pods when absent.", 0, 86400, None),
+        "timeZone": {"type": "string", "minLength": 1,
+            "description": "Whose days and weeks the load follows, such as Asia/Shanghai; UTC when absent."},
         "capacityPerReplica": {"x-kubernetes-int-or-string": true,
             "description": "What one replica carries, in the unit of the metric."},
         "refreshSeconds": number("How often the forecast is made anew.", 5, 3600, Some(60)),
@@ -125,8 +127,10 @@ fn source_schema() -> Value {
                 "type": "object",
                 "required": ["address", "query"],
                 "properties": {
-                    "address": {"type": "string", "pattern": "^http://", "description": "http://host:port of the server."},
-                    "query": {"type": "string", "minLength": 1, "description": "A query that gives one series."}
+                    "address": {"type": "string", "pattern": "^https?://", "description": "http://host:port or https://host:port of the server."},
+                    "query": {"type": "string", "minLength": 1, "description": "A query that gives one series."},
+                    "authorizationSecret": key_reference("A Secret's key with what the header Authorization says; a bare word is a bearer token."),
+                    "authorityConfigMap": key_reference("A ConfigMap's key with who vouches for the server, as PEM.")
                 }
             },
             "configMap": {
@@ -146,6 +150,15 @@ fn source_schema() -> Value {
     })
 }
 
+fn key_reference(description: &str) -> Value {
+    json!({
+        "type": "object",
+        "description": description,
+        "required": ["name", "key"],
+        "properties": {"name": {"type": "string", "minLength": 1}, "key": {"type": "string", "minLength": 1}}
+    })
+}
+
 fn status_schema() -> Value {
     let (text, time) = (
         json!({"type": "string"}),
@@ -162,6 +175,8 @@ fn status_schema() -> Value {
             "history": {"type": "object", "properties": {"from": time, "to": time, "slots": long, "missing": long}},
             "forecastTime": time,
             "forecast": {"type": "array", "items": {"type": "object", "properties": {"quantile": text, "value": text}}},
+            "startupSeconds": long,
+            "startupSource": text,
             "forecastReplicas": count,
             "currentReplicas": count,
             "wouldBeReplicas": count,

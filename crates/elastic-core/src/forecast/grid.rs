@@ -1,6 +1,10 @@
 //! A load on a regular grid: one value a slot, or none where nothing was measured.
+//!
+//! Days are those of a time zone: people come at eight in the morning, summer time or not. So slots are counted by what the
+//! clock on the wall shows. The hour that is skipped in spring is a gap, the one that comes twice in autumn an average.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// A year at five minutes and a bit; a longer history says nothing more.
 const SLOTS_MAX: i64 = 200_000;
@@ -35,12 +39,13 @@ pub enum GridError {
     },
 }
 
-/// The load. Slots begin at multiples of the step since the epoch.
+/// The load. Slots begin at multiples of the step since midnight by the zone's clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     step_seconds: i64,
     first_slot: i64,
     values: Vec<Option<f64>>,
+    zone: TimeZone,
 }
 
 impl Grid {
@@ -48,12 +53,16 @@ impl Grid {
     ///
     /// # Errors
     /// When nothing is left, or the step or the length cannot be used.
-    pub fn from_samples(samples: &[Sample], step_seconds: i64) -> Result<Self, GridError> {
+    pub fn from_samples(
+        samples: &[Sample],
+        step_seconds: i64,
+        zone: &TimeZone,
+    ) -> Result<Self, GridError> {
         if !(1..=86_400).contains(&step_seconds) {
             return Err(GridError::Step(step_seconds));
         }
         let usable = || samples.iter().filter(|sample| sample.value.is_finite());
-        let slot = |sample: &Sample| sample.at.as_second().div_euclid(step_seconds);
+        let slot = |sample: &Sample| wall_second(sample.at, zone).div_euclid(step_seconds);
         let first_slot = usable().map(slot).min().ok_or(GridError::Empty)?;
         let last_slot = usable().map(slot).max().ok_or(GridError::Empty)?;
         let slots = last_slot - first_slot + 1;
@@ -74,6 +83,7 @@ impl Grid {
             step_seconds,
             first_slot,
             values: sums.into_iter().map(mean).collect(),
+            zone: zone.clone(),
         })
     }
 
@@ -101,13 +111,14 @@ impl Grid {
 
     /// The slot that a time lies in, counted from the first; it may lie behind the last. `None` before the first.
     pub fn index_of(&self, at: Timestamp) -> Option<usize> {
-        usize::try_from(at.as_second().div_euclid(self.step_seconds) - self.first_slot).ok()
+        let slot = wall_second(at, &self.zone).div_euclid(self.step_seconds);
+        usize::try_from(slot - self.first_slot).ok()
     }
 
     /// When a slot begins.
     pub fn time_of(&self, index: usize) -> Timestamp {
         let slot = self.first_slot + i64::try_from(index).unwrap_or(0);
-        Timestamp::from_second(slot * self.step_seconds).unwrap_or(Timestamp::UNIX_EPOCH)
+        at_wall_second(slot * self.step_seconds, &self.zone).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// The same load, moved by whole weeks so that it ends in the last week before a time: the shape of an old week
@@ -115,13 +126,26 @@ impl Grid {
     #[must_use]
     pub fn moved_before(mut self, now: Timestamp) -> Self {
         const WEEK_SECONDS: i64 = 7 * 86_400;
-        let end = self.time_of(self.values.len()).as_second();
-        let weeks = (now.as_second() - end).div_euclid(WEEK_SECONDS);
+        let slots = i64::try_from(self.values.len()).unwrap_or(0);
+        let end = (self.first_slot + slots) * self.step_seconds;
+        let weeks = (wall_second(now, &self.zone) - end).div_euclid(WEEK_SECONDS);
         if weeks > 0 && WEEK_SECONDS % self.step_seconds == 0 {
             self.first_slot += weeks * WEEK_SECONDS / self.step_seconds;
         }
         self
     }
+}
+
+/// Seconds from 1970 to what the clock on the wall shows.
+fn wall_second(at: Timestamp, zone: &TimeZone) -> i64 {
+    at.as_second() + i64::from(zone.to_offset(at).seconds())
+}
+
+/// When the clock on the wall shows it; the first time when it does so twice.
+fn at_wall_second(second: i64, zone: &TimeZone) -> Option<Timestamp> {
+    let wall = Timestamp::from_second(second).ok()?;
+    let wall = TimeZone::UTC.to_datetime(wall);
+    zone.to_ambiguous_timestamp(wall).compatible().ok()
 }
 
 /// The usual distance between two samples in a row, in seconds.
@@ -152,6 +176,7 @@ mod tests {
         let grid = Grid::from_samples(
             &samples(&[(600, 1.0), (650, 3.0), (1300, f64::NAN), (2400, 7.0)]),
             600,
+            &TimeZone::UTC,
         )
         .unwrap();
         assert_eq!(grid.values(), [Some(2.0), None, None, Some(7.0)]);
@@ -167,19 +192,26 @@ mod tests {
 
     #[test]
     fn what_makes_no_grid_is_refused() {
-        assert_eq!(Grid::from_samples(&[], 60), Err(GridError::Empty));
+        assert_eq!(
+            Grid::from_samples(&[], 60, &TimeZone::UTC),
+            Err(GridError::Empty)
+        );
         let far = samples(&[(0, 1.0), (10_000_000_000, 1.0)]);
         assert!(matches!(
-            Grid::from_samples(&far, 60),
+            Grid::from_samples(&far, 60, &TimeZone::UTC),
             Err(GridError::TooLong { .. })
         ));
-        assert_eq!(Grid::from_samples(&far, 0), Err(GridError::Step(0)));
+        assert_eq!(
+            Grid::from_samples(&far, 0, &TimeZone::UTC),
+            Err(GridError::Step(0))
+        );
     }
 
     #[test]
     fn an_old_history_moves_by_whole_weeks() {
         let week = 7 * 86_400;
-        let grid = Grid::from_samples(&samples(&[(600, 1.0), (1200, 2.0)]), 600).unwrap();
+        let grid =
+            Grid::from_samples(&samples(&[(600, 1.0), (1200, 2.0)]), 600, &TimeZone::UTC).unwrap();
         let now = Timestamp::from_second(5 * week + 900).unwrap();
         let moved = grid.clone().moved_before(now);
         assert_eq!(moved.time_of(0).as_second(), 4 * week + 600);
@@ -194,5 +226,59 @@ mod tests {
             Some(300)
         );
         assert_eq!(usual_step(&samples(&[(0, 0.0)])), None);
+    }
+
+    #[test]
+    fn days_are_those_of_the_zone_also_when_its_clocks_change() {
+        // Every hour from 20 days before the change to summer time on 2026-03-29 to 5 days after it.
+        let zone = crate::cron::time_zone("Europe/Berlin").unwrap();
+        let change = "2026-03-29T01:00:00Z".parse::<Timestamp>().unwrap();
+        let hour = |number: i64| Sample {
+            at: Timestamp::from_second(change.as_second() + number * 3600).unwrap(),
+            value: f64::from(
+                zone.to_datetime(
+                    Timestamp::from_second(change.as_second() + number * 3600).unwrap(),
+                )
+                .hour(),
+            ),
+        };
+        let all: Vec<Sample> = (-20 * 24..5 * 24).map(hour).collect();
+        let grid = Grid::from_samples(&all, 3600, &zone).unwrap();
+        let first_hour = usize::from(zone.to_datetime(all[0].at).hour().unsigned_abs());
+        for (index, value) in grid.values().iter().enumerate() {
+            let shown = (index + first_hour) % 24;
+            match value {
+                Some(value) => assert_eq!(*value as usize, shown, "slot {index}"),
+                None => assert_eq!(shown, 2, "only the hour that was skipped is a gap"),
+            }
+        }
+        assert_eq!(grid.missing(), 1);
+        for sample in &all {
+            let slot = grid.index_of(sample.at).unwrap();
+            assert_eq!(grid.time_of(slot), sample.at);
+        }
+    }
+
+    #[test]
+    fn an_hour_that_comes_twice_is_one_slot() {
+        let zone = crate::cron::time_zone("Europe/Berlin").unwrap();
+        let twice = samples(&[
+            (
+                "2026-10-25T00:30:00Z"
+                    .parse::<Timestamp>()
+                    .unwrap()
+                    .as_second(),
+                10.0,
+            ),
+            (
+                "2026-10-25T01:30:00Z"
+                    .parse::<Timestamp>()
+                    .unwrap()
+                    .as_second(),
+                20.0,
+            ),
+        ]);
+        let grid = Grid::from_samples(&twice, 3600, &zone).unwrap();
+        assert_eq!(grid.values(), [Some(15.0)]);
     }
 }

@@ -37,9 +37,12 @@ pub struct ElasticForecastSpec {
     /// What the replicas are to suffice for, in percent of all cases.
     #[serde(default = "default_quantile")]
     pub quantile: i32,
-    /// How long a new replica takes until it serves.
-    #[serde(default = "default_startup")]
-    pub startup_seconds: i32,
+    /// How long a new replica takes until it serves; measured by the target's pods when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_seconds: Option<i32>,
+    /// Whose days and weeks the load follows, by its IANA name; UTC when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
     /// What one replica carries, in the unit of the metric; a quantity.
     pub capacity_per_replica: IntOrString,
     /// How often the forecast is made anew.
@@ -69,10 +72,6 @@ fn default_history() -> i32 {
 
 fn default_quantile() -> i32 {
     95
-}
-
-fn default_startup() -> i32 {
-    120
 }
 
 fn default_refresh() -> i32 {
@@ -115,11 +114,28 @@ pub struct ForecastSource {
 
 /// A query of a Prometheus server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PrometheusSource {
-    /// `http://host:port`, with a path before `/api/v1` where there is one.
+    /// `http://host:port` or `https://host:port`, with a path before `/api/v1` where there is one.
     pub address: String,
     /// A query that gives one series.
     pub query: String,
+    /// A key of a Secret in the same namespace with what the header `Authorization` says; a bare word is a bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_secret: Option<KeyReference>,
+    /// A key of a ConfigMap in the same namespace with who vouches for the server, as PEM; the machine's authorities when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority_config_map: Option<KeyReference>,
+}
+
+/// A key of an object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KeyReference {
+    /// The object.
+    pub name: String,
+    /// The key.
+    pub key: String,
 }
 
 /// A key of a ConfigMap in the same namespace.
@@ -186,6 +202,12 @@ pub struct ElasticForecastStatus {
     /// The highest load until a replica that starts now would serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forecast: Vec<ForecastValue>,
+    /// How long a new replica takes, as the forecast took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_seconds: Option<i64>,
+    /// Where that comes from: `Spec`, `Measured` or `Default`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub startup_source: String,
     /// How many replicas the forecast asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast_replicas: Option<i32>,

@@ -15,6 +15,7 @@ mod plan;
 mod publish;
 mod season;
 mod simulate;
+mod startup;
 mod validation;
 
 pub use backtest::{BacktestError, BacktestPolicy, Outcome, Report, backtest};
@@ -24,12 +25,13 @@ pub use error::ErrorMeasure;
 pub use grid::{Grid, GridError, Sample, usual_step};
 pub use kind::{
     CsvSource, ElasticForecast, ElasticForecastSpec, ElasticForecastStatus, ForecastError,
-    ForecastMode, ForecastSource, ForecastValue, HistoryStatus, PeriodChoice, PrometheusSource,
-    ScaleTarget, Window,
+    ForecastMode, ForecastSource, ForecastValue, HistoryStatus, KeyReference, PeriodChoice,
+    PrometheusSource, ScaleTarget, Window,
 };
 pub use model::Model;
 pub use plan::{Plan, Policy, QuantileValue, State, Verdict, horizon_slots, plan};
 pub use publish::{FORECAST_METRIC, REPLICAS_METRIC, Series, parse_quantity, quantity, series};
 pub use season::{PeriodLength, Season, detect};
 pub use simulate::{Simulation, SimulationPolicy, simulate};
-pub use validation::validate;
+pub use startup::{Startup, StartupSource, startup};
+pub use validation::{validate, zone};

@@ -198,6 +198,7 @@ mod tests {
     use super::*;
     use crate::forecast::grid::Sample;
 
+    const UTC: jiff::tz::TimeZone = jiff::tz::TimeZone::UTC;
     const HOUR: i64 = 3600;
     const NOW: i64 = 14 * 24 * HOUR;
 
@@ -211,7 +212,7 @@ mod tests {
                 100.0
             },
         };
-        Grid::from_samples(&(0..14 * 24).map(sample).collect::<Vec<_>>(), HOUR).unwrap()
+        Grid::from_samples(&(0..14 * 24).map(sample).collect::<Vec<_>>(), HOUR, &UTC).unwrap()
     }
 
     fn policy() -> Policy {
@@ -262,6 +263,7 @@ mod tests {
                 })
                 .collect::<Vec<_>>(),
             HOUR,
+            &UTC,
         )
         .unwrap();
         let state = State {

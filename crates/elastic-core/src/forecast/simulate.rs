@@ -210,6 +210,7 @@ mod tests {
         Grid::from_samples(
             &values.iter().enumerate().map(point).collect::<Vec<_>>(),
             600,
+            &jiff::tz::TimeZone::UTC,
         )
         .unwrap()
     }

@@ -1,7 +1,10 @@
 //! What is wrong with a spec that the schema cannot see. Names the field and the remedy.
 
+use jiff::tz::TimeZone;
+
 use super::kind::ElasticForecastSpec;
 use super::publish::parse_quantity;
+use crate::cron::time_zone;
 
 /// The first thing that is wrong.
 ///
@@ -17,6 +20,7 @@ pub fn validate(spec: &ElasticForecastSpec) -> Result<(), String> {
             "spec.stepSeconds: {step} does not divide a day; use 60, 300, 600, 900, 1800 or 3600"
         ));
     }
+    zone(spec)?;
     let capacity = parse_quantity(&spec.capacity_per_replica);
     if capacity.is_none_or(|capacity| capacity <= 0.0) {
         return Err("spec.capacityPerReplica: must be a quantity above 0, such as 3k".to_owned());
@@ -41,6 +45,17 @@ pub fn validate(spec: &ElasticForecastSpec) -> Result<(), String> {
     Ok(())
 }
 
+/// The zone whose days and weeks the load follows.
+///
+/// # Errors
+/// A sentence for the user, when there is no such zone.
+pub fn zone(spec: &ElasticForecastSpec) -> Result<TimeZone, String> {
+    let Some(name) = &spec.time_zone else {
+        return Ok(TimeZone::UTC);
+    };
+    time_zone(name).map_err(|error| format!("spec.timeZone: {error}"))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -63,6 +78,7 @@ mod tests {
         for (change, field) in [
             (json!({"source": {}}), "spec.source"),
             (json!({"stepSeconds": 7000}), "spec.stepSeconds"),
+            (json!({"timeZone": "Asia/Peking"}), "spec.timeZone"),
             (json!({"capacityPerReplica": 0}), "spec.capacityPerReplica"),
             (
                 json!({"capacityPerReplica": "lots"}),

@@ -16,7 +16,12 @@ fn load(packed: &[u8]) -> Grid {
         .read_to_string(&mut text)
         .unwrap();
     let samples = parse_csv(&text).unwrap();
-    Grid::from_samples(&samples, usual_step(&samples).unwrap()).unwrap()
+    Grid::from_samples(
+        &samples,
+        usual_step(&samples).unwrap(),
+        &jiff::tz::TimeZone::UTC,
+    )
+    .unwrap()
 }
 
 fn run(load: &Grid, capacity_per_replica: f64, period: PeriodChoice, days: i64) -> Report {

@@ -400,7 +400,8 @@ mod tests {
         ] {
             let mut wrong = all.clone();
             wrong.insert(key.to_owned(), value.to_owned());
-            assert!(choice(&wrong).unwrap_err().contains(key), "{key}");
+            let refusal = choice(&wrong).err().unwrap();
+            assert!(refusal.contains(key), "{key}: {refusal}");
         }
     }
 }

@@ -274,7 +274,8 @@ async fn values_of_a_real_prometheus_are_read_through_the_installed_add_on() {
         },
         Result::is_ok,
     )
-    .await;
+    .await
+    .unwrap();
     let sessions = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/services/web/sessions";
     let read = async |path: &str| get(&scene, path).await;
     let value = |answer: &Value| answer["items"][0]["value"] == "2721";

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use elastic_core::cron::time_zone;
 use elastic_core::forecast::{
     BacktestPolicy, Grid, Outcome, PeriodChoice, Report, SimulationPolicy, backtest, parse_csv,
     parse_quantity, usual_step,
@@ -51,7 +52,8 @@ fn read(arguments: &BacktestArguments) -> anyhow::Result<Grid> {
             path.display()
         )
     })?;
-    Grid::from_samples(&samples, step).with_context(about)
+    let zone = time_zone(&arguments.time_zone).context("--time-zone")?;
+    Grid::from_samples(&samples, step, &zone).with_context(about)
 }
 
 fn capacity(arguments: &BacktestArguments, load: &Grid) -> anyhow::Result<f64> {
