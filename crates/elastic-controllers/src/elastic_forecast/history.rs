@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, ResourceExt};
 
 use super::prometheus::{POINTS_MAX, PrometheusError, Range, Server};
+use super::told;
 
 const DAY_SECONDS: i64 = 86_400;
 /// Slots at the end that are asked for again: they may not have been complete.
@@ -24,11 +25,11 @@ const SLOTS_AGAIN: i64 = 2;
 pub(super) enum HistoryError {
     #[error(transparent)]
     Prometheus(#[from] PrometheusError),
-    #[error("{kind} {name} cannot be read: {source}")]
+    #[error("{kind} {name} cannot be read: {reason}")]
     Object {
         kind: &'static str,
         name: String,
-        source: Box<kube::Error>,
+        reason: String,
     },
     #[error("{kind} {name} has no key {key}, or what it holds is no text")]
     Key {
@@ -203,10 +204,10 @@ impl Objects<'_> {
 
 fn unread(kind: &'static str, name: &str) -> impl FnOnce(kube::Error) -> HistoryError {
     let name = name.to_owned();
-    move |source| HistoryError::Object {
+    move |error| HistoryError::Object {
         kind,
         name,
-        source: Box::new(source),
+        reason: told(&error),
     }
 }
 

@@ -79,6 +79,14 @@ impl Context {
     }
 }
 
+/// What the API server says; its error's own text is for debugging.
+fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 fn refresh(forecast: &ElasticForecast) -> Duration {
     Duration::from_secs(
         u64::try_from(forecast.spec.refresh_seconds)

@@ -11,8 +11,8 @@ use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 
-use super::Context;
 use super::report::{Findings, Report};
+use super::{Context, told};
 
 /// Pods that a start is measured by.
 const PODS_MAX: u32 = 500;
@@ -64,7 +64,8 @@ async fn find(
                 Ok(seen) => (seen, None),
                 Err(error) => {
                     let target = format!("{} {}", target.kind, target.name);
-                    let problem = format!("the replicas of {target} cannot be read: {error}");
+                    let why = told(&error);
+                    let problem = format!("the replicas of {target} cannot be read: {why}");
                     (Seen::default(), Some(problem))
                 }
             }

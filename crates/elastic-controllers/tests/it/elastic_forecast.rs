@@ -222,6 +222,13 @@ async fn what_is_wrong_stands_in_the_condition_and_in_an_event() {
         message(&failed),
         "ConfigMap demand, key history.csv: line 2 is no `timestamp,value`: `few` is no number"
     );
+    scene
+        .change(json!({"source": {"configMap": {"name": "none"}}}))
+        .await;
+    let missing = "ConfigMap none cannot be read: configmaps \"none\" not found";
+    scene
+        .until("no such map", |one| message(one) == missing)
+        .await;
     let unreachable = json!({"source": {"configMap": null, "prometheus": {"address": "http://127.0.0.1:1", "query": "x"}}});
     scene.change(unreachable).await;
     let failed = scene

@@ -76,11 +76,11 @@ async fn lead_to(scene: &Scene, port: u16) {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": "elastic-metrics-1", "labels": {"kubernetes.io/service-name": "elastic-metrics"}},
         "endpoints": [{"addresses": ["10.10.0.1"], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}]
+        "ports": [{"name": "metrics", "port": port, "protocol": "TCP"}]
     });
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "elastic-metrics"},
-        "subsets": [{"addresses": [{"ip": "10.10.0.1"}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]
+        "subsets": [{"addresses": [{"ip": "10.10.0.1"}], "ports": [{"name": "metrics", "port": port, "protocol": "TCP"}]}]
     });
     let parameters = PatchParams::apply("endpoints-controller").force();
     let slices: Api<EndpointSlice> = Api::namespaced(scene.client.clone(), "kube-system");
