@@ -64,7 +64,7 @@ pub(crate) struct Kubelet {
 pub(crate) enum Kubelets {
     ThroughApiServer,
     Direct {
-        fetcher: Fetcher,
+        fetcher: Box<Fetcher>,
         token_file: PathBuf,
     },
 }
@@ -78,7 +78,7 @@ impl Kubelets {
             Fetcher::new(dialer, Some(&options.authority_file))?
         };
         Ok(Self::Direct {
-            fetcher,
+            fetcher: Box::new(fetcher),
             token_file: options.token_file.clone(),
         })
     }
