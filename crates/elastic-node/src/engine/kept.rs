@@ -15,8 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Texts that others are packed against.
-const DICTIONARIES_MAX: usize = 64;
-/// A dictionary by which a text does not become this many times smaller makes way for that text.
+const DICTIONARIES_MAX: usize = 256;
+/// A dictionary by which a text does not become this many times smaller may have to make way for that text.
 const WORTH: usize = 5;
 /// What the compressor may add to a text that it cannot make smaller.
 const SLACK_BYTES: usize = 64;
@@ -87,10 +87,10 @@ impl<T: DeserializeOwned> Kept<T> {
     }
 }
 
-/// A packed object.
+/// A packed object. A clone has bytes of its own, in memory of its own.
 #[derive(Clone)]
 pub(crate) struct Packed {
-    bytes: Arc<[u8]>,
+    bytes: Box<[u8]>,
     text_bytes: usize,
     dictionary: Arc<[u8]>,
 }
@@ -118,9 +118,18 @@ pub(crate) struct PackedOf<T> {
 #[derive(Default)]
 pub(crate) struct Packer {
     /// By kinship, the latest first.
-    dictionaries: VecDeque<(u64, Arc<[u8]>)>,
+    dictionaries: VecDeque<(u64, Dictionary)>,
     /// Large, so it is kept from one object to the next but not while nothing is packed.
     compress: Option<Compress>,
+}
+
+/// What objects of one kinship are packed against.
+#[derive(Clone)]
+struct Dictionary {
+    text: Arc<[u8]>,
+    /// A text that is little like this one; it takes the place when it fits the next such text better. One odd object is
+    /// no reason to keep its whole text.
+    rival: Option<Arc<[u8]>>,
 }
 
 impl Packer {
@@ -135,18 +144,7 @@ impl Packer {
         T: Serialize + DeserializeOwned + PartialEq,
     {
         let text = serde_json::to_vec(value).ok()?;
-        let known = self.known(kinship);
-        let tried =
-            known.and_then(|dictionary| Some((self.deflate(&text, &dictionary)?, dictionary)));
-        let good = tried.filter(|(bytes, _)| bytes.len().saturating_mul(WORTH) <= text.len());
-        let (bytes, dictionary) = match good {
-            Some(found) => found,
-            None => {
-                let dictionary: Arc<[u8]> = text.as_slice().into();
-                self.learn(kinship, dictionary.clone());
-                (self.deflate(&text, &dictionary)?, dictionary)
-            }
-        };
+        let (bytes, dictionary) = self.against_the_best(kinship, &text)?;
         let packed = Packed {
             bytes: bytes.into(),
             text_bytes: text.len(),
@@ -159,7 +157,30 @@ impl Packer {
         })
     }
 
-    fn known(&mut self, kinship: u64) -> Option<Arc<[u8]>> {
+    fn against_the_best(&mut self, kinship: u64, text: &[u8]) -> Option<(Vec<u8>, Arc<[u8]>)> {
+        let Some(known) = self.known(kinship) else {
+            let first: Arc<[u8]> = text.into();
+            self.learn(kinship, first.clone(), None);
+            return Some((self.deflate(text, &first)?, first));
+        };
+        let bytes = self.deflate(text, &known.text)?;
+        if bytes.len().saturating_mul(WORTH) <= text.len() {
+            return Some((bytes, known.text));
+        }
+        let rival = match known.rival {
+            Some(rival) => Some((self.deflate(text, &rival)?, rival)),
+            None => None,
+        };
+        let better = rival.filter(|(other, _)| other.len().saturating_mul(2) <= bytes.len());
+        if let Some((bytes, rival)) = better {
+            self.learn(kinship, rival.clone(), Some(known.text));
+            return Some((bytes, rival));
+        }
+        self.learn(kinship, known.text.clone(), Some(text.into()));
+        Some((bytes, known.text))
+    }
+
+    fn known(&mut self, kinship: u64) -> Option<Dictionary> {
         let mut all = self.dictionaries.iter();
         let index = all.position(|(known, _)| *known == kinship)?;
         let found = self.dictionaries.remove(index)?;
@@ -168,9 +189,10 @@ impl Packer {
         Some(dictionary)
     }
 
-    fn learn(&mut self, kinship: u64, dictionary: Arc<[u8]>) {
+    fn learn(&mut self, kinship: u64, text: Arc<[u8]>, rival: Option<Arc<[u8]>>) {
         self.dictionaries.retain(|(known, _)| *known != kinship);
-        self.dictionaries.push_front((kinship, dictionary));
+        self.dictionaries
+            .push_front((kinship, Dictionary { text, rival }));
         self.dictionaries.truncate(DICTIONARIES_MAX);
     }
 
@@ -256,7 +278,7 @@ mod tests {
     fn dictionaries_are_bounded_and_the_least_used_goes() {
         let mut packer = Packer::default();
         let first = Kept::Packed(packer.pack(0, &pod(0)).unwrap().packed);
-        for kinship in 1..200 {
+        for kinship in 1..2 * DICTIONARIES_MAX as u64 {
             packer.pack(kinship, &pod(1)).unwrap();
         }
         assert_eq!(packer.dictionaries.len(), DICTIONARIES_MAX);

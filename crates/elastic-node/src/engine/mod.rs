@@ -19,6 +19,7 @@ mod simulation;
 mod state;
 mod tokens;
 mod update;
+mod waiting;
 mod watch;
 mod write;
 

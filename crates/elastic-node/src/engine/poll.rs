@@ -15,14 +15,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::state::Motion;
+use super::waiting::Motion;
 use crate::config::Timing;
 
 /// Groups in one answer.
 const PAGE: u32 = 200;
 /// Group ids in one question.
 const IDS_PER_CALL: usize = 20;
-/// Descriptions asked for between two looks.
+/// Descriptions asked for between two looks, when the bound of [`sweep_every`] leaves no more.
 const CLOSE_LOOKS: usize = 5;
 /// From this many stopping groups on, a complete list is cheaper than asking by name.
 const MANY_STOPPING: usize = 100;
@@ -66,6 +66,11 @@ pub(super) async fn look_at_cloud(shared: Arc<Shared>, shutdown: CancellationTok
 fn sweep_every(groups: usize, timing: &Timing) -> Duration {
     let pages = u32::try_from(groups.div_ceil(PAGE as usize)).unwrap_or(u32::MAX);
     timing.sweep.max(timing.steady_poll.saturating_mul(pages))
+}
+
+/// Questions for descriptions between two looks: what [`sweep_every`] leaves of a call for each 200 groups.
+fn close_looks(groups: usize) -> usize {
+    (groups / PAGE as usize).saturating_sub(2).max(CLOSE_LOOKS)
 }
 
 struct Eye {
@@ -187,7 +192,11 @@ impl Eye {
 
     /// Asks for what a status does not tell, once for each group and only when there is no hurry.
     async fn look_closely(&self) -> Result<(), EciError> {
-        let ids = self.shared.state().undescribed(IDS_PER_CALL * CLOSE_LOOKS);
+        let ids = {
+            let mut state = self.shared.state();
+            let looks = close_looks(state.groups.len());
+            state.undescribed(IDS_PER_CALL * looks)
+        };
         for ids in ids.chunks(IDS_PER_CALL) {
             let question = DescribeContainerGroupsRequest {
                 container_group_ids: ids.to_vec(),

@@ -13,6 +13,11 @@ use super::{Shared, State};
 pub(super) const REST_ROUNDS: u32 = 8;
 /// Most pods packed in one round, so that a round is short.
 const PODS_PER_ROUND: usize = 250;
+/// Everything is moved together when this part of all pods has been packed since the last time, and fewer than this part
+/// of them is open.
+const SCATTERED_PART: usize = 8;
+/// So few are never worth it.
+const SCATTERED_LEAST: usize = 64;
 
 type Annotations = std::collections::BTreeMap<String, String>;
 
@@ -46,6 +51,7 @@ struct SettledGroup {
 pub(super) fn pack_resting(shared: &Shared, packer: &mut Packer) {
     let resting = shared.state().resting_pods();
     if resting.is_empty() {
+        shared.state().move_together_when_worth_it();
         return;
     }
     let resting = resting.into_iter();
@@ -149,7 +155,16 @@ impl State {
         }
     }
 
+    /// When a round finds nothing to pack.
+    pub(super) fn move_together_when_worth_it(&mut self) {
+        let part = self.pods.len() / SCATTERED_PART;
+        if self.scattered >= part.max(SCATTERED_LEAST) && self.open.len() <= part {
+            self.move_together();
+        }
+    }
+
     fn put_settled(&mut self, settled: Settled) {
+        self.scattered += 1;
         let record = self.pods.get_mut(&settled.uid);
         replace(record.map(|record| &mut record.kept), settled.pod);
         for settled in settled.groups {

@@ -1,11 +1,12 @@
 //! What is known about pods and groups, and how news changes it. No IO.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::facts;
 use super::kept::{Kept, fingerprint};
+use super::waiting::Waiting;
 use cloud_api::GroupStatus;
 use cloud_api::model::describe::ContainerGroup;
 use cloud_api::model::status::GroupStatusEntry;
@@ -25,10 +26,8 @@ use crate::zones::Resting;
 
 /// A deletion the cloud accepted is asked for again when the group still runs after this.
 const DELETE_AGAIN: Duration = Duration::from_secs(60);
-/// A group that is not ready after this is no longer looked at in a hurry.
-const HURRY: Duration = Duration::from_secs(60);
-
 /// A pod bound to one of our nodes.
+#[derive(Clone)]
 pub(crate) struct PodRecord {
     pub(super) kept: Kept<Pod>,
     view: PodView,
@@ -56,6 +55,14 @@ impl PodRecord {
     pub(crate) fn pod(&self) -> Arc<Pod> {
         self.kept.get()
     }
+
+    pub(super) fn deleting(&self) -> bool {
+        self.view.deleting
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.view.ended
+    }
 }
 
 /// A group's status as the cloud told it last.
@@ -70,10 +77,15 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn new(entry: GroupStatusEntry) -> Self {
+        let mark = fingerprint(&entry);
+        Self::marked(entry, mark)
+    }
+
+    fn marked(entry: GroupStatusEntry, mark: u64) -> Self {
         Self {
             status: entry.status.clone(),
             ready: status::is_ready(&entry),
-            mark: fingerprint(&entry),
+            mark,
             kept: Kept::new(entry),
         }
     }
@@ -105,7 +117,7 @@ pub(crate) struct GroupFacts {
 }
 
 /// What this process remembers about one pod beyond what `plan` needs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Notes {
     pub(crate) memory: Memory,
     pub(crate) moments: PodMoments,
@@ -121,7 +133,8 @@ pub(crate) struct Notes {
 pub(crate) struct State {
     pub(crate) pods: HashMap<String, PodRecord>,
     pub(crate) groups: HashMap<String, GroupRecord>,
-    by_uid: HashMap<String, BTreeSet<String>>,
+    /// Ids of a pod's groups; there is rarely more than one.
+    by_uid: HashMap<String, Vec<String>>,
     pub(crate) notes: HashMap<String, Notes>,
     pub(crate) resting: Resting,
     pub(crate) listed: Option<Instant>,
@@ -130,24 +143,21 @@ pub(crate) struct State {
     /// Of each node that is watched, whether its pods are known.
     pods_known: HashMap<usize, bool>,
     dirty: HashSet<String>,
+    pub(super) waiting: Waiting,
     /// Pods of which something is not packed, once each, the longest open first.
     pub(super) open: VecDeque<String>,
     /// Rounds of packing so far.
     pub(super) round: u32,
+    /// Pods that were packed since everything was moved together.
+    pub(super) scattered: usize,
     /// Decided, waiting for a place under the bounds.
     pub(crate) for_cloud: VecDeque<Action>,
     pub(crate) for_api: VecDeque<Action>,
     pub(crate) cloud_calls: usize,
     pub(crate) api_writes: usize,
     tokens: TokenPolicy,
-}
-
-/// How busy the cloud is with our groups.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Motion {
-    pub(crate) groups: usize,
-    pub(crate) starting: usize,
-    pub(crate) stopping: Vec<String>,
+    /// No pod's tokens are to be renewed before, except those that are due already.
+    next_renewal: Option<Timestamp>,
 }
 
 impl State {
@@ -178,48 +188,36 @@ impl State {
         Now {
             at,
             listed: self.listed,
-            pods_known: self.nodes_known && self.pods_known.values().all(|known| *known),
+            pods_known: self.all_pods_known(),
         }
     }
 
+    pub(super) fn all_pods_known(&self) -> bool {
+        self.nodes_known && self.pods_known.values().all(|known| *known)
+    }
+
     pub(crate) fn touch(&mut self, uid: &str) {
+        self.waiting.mark(uid);
         if !self.dirty.contains(uid) {
             self.dirty.insert(uid.to_owned());
         }
     }
 
-    /// Whatever the passing of time alone can change: what is being waited for, what goes, what has no counterpart.
-    /// Thousands of pods that just run are left alone.
-    pub(crate) fn touch_waiting(&mut self) {
-        let waits = |memory: &Memory| {
-            memory.retry_at.is_some() || memory.absent_since.is_some() || memory.status_due
-        };
-        let pods = self.pods.iter().filter(|(uid, record)| {
-            record.view.deleting
-                || !self.by_uid.contains_key(*uid)
-                || self
-                    .notes
-                    .get(*uid)
-                    .is_some_and(|notes| waits(&notes.memory))
-        });
-        let groups = self.groups.values().filter(|group| {
-            group.deleted_at.is_some()
-                || group.entry.is_none()
-                || !self.pods.contains_key(&group.uid)
-        });
-        let waiting: Vec<String> = pods
-            .map(|(uid, _)| uid.clone())
-            .chain(groups.map(|group| group.uid.clone()))
-            .collect();
-        self.dirty.extend(waiting);
-    }
-
-    /// Pods whose tokens are to be renewed by now.
+    /// Pods whose tokens are to be renewed by now. All pods are looked at only when one of them may be due.
     pub(crate) fn touch_ending_tokens(&mut self, now: Timestamp) {
+        if self.next_renewal.is_none_or(|at| at > now) {
+            return;
+        }
+        self.next_renewal = None;
         for (uid, record) in &mut self.pods {
-            if record.renew_tokens_at.is_some_and(|at| at <= now) && !record.view.tokens_due {
+            let Some(at) = record.renew_tokens_at.filter(|_| !record.view.tokens_due) else {
+                continue;
+            };
+            if at <= now {
                 record.view.tokens_due = true;
                 self.dirty.insert(uid.clone());
+            } else {
+                self.next_renewal = sooner(self.next_renewal, Some(at));
             }
         }
     }
@@ -229,6 +227,7 @@ impl State {
         if let Some(record) = self.pods.get_mut(uid) {
             record.renew_tokens_at = until;
             record.view.tokens_due = false;
+            self.next_renewal = sooner(self.next_renewal, until);
         }
     }
 
@@ -245,7 +244,9 @@ impl State {
         !self.dirty.is_empty()
     }
 
+    /// To be changed by the caller.
     pub(crate) fn notes(&mut self, uid: &str) -> &mut Notes {
+        self.waiting.mark(uid);
         self.notes.entry(uid.to_owned()).or_default()
     }
 
@@ -287,6 +288,7 @@ impl State {
         let was_deleting = before.is_some_and(|known| known.view.deleting);
         let record = PodRecord::new(pod, node, &self.tokens);
         let deleting = record.view.deleting;
+        self.next_renewal = sooner(self.next_renewal, record.renew_tokens_at);
         self.pods.insert(uid.clone(), record);
         let notes = self.notes(&uid);
         if is_new {
@@ -333,10 +335,11 @@ impl State {
 
     pub(crate) fn put_group(&mut self, id: &str, group: GroupRecord) {
         self.touch(&group.uid);
-        self.by_uid
-            .entry(group.uid.clone())
-            .or_default()
-            .insert(id.to_owned());
+        let ids = self.by_uid.entry(group.uid.clone()).or_default();
+        if !ids.iter().any(|known| known == id) {
+            ids.reserve_exact(1);
+            ids.push(id.to_owned());
+        }
         self.notes(&group.uid.clone()).memory.absent_since = None;
         self.groups.insert(id.to_owned(), group);
     }
@@ -346,6 +349,7 @@ impl State {
         let notes = self.notes(uid);
         notes.memory.accepted_at = Some(at);
         notes.memory.absent_since = None;
+        notes.memory.retry_at = None;
         notes.moments.accepted = Some(Timestamp::now());
         notes.failures = 0;
         // A list may have shown it before the answer came.
@@ -366,6 +370,7 @@ impl State {
     pub(crate) fn deletion_accepted(&mut self, id: &str, at: Instant) {
         if let Some(group) = self.groups.get_mut(id) {
             group.deleted_at = Some(at);
+            self.waiting.mark(&group.uid);
         }
     }
 
@@ -405,18 +410,6 @@ impl State {
         self.refresh_status(&uid);
     }
 
-    /// Groups that run and that the cloud has not described since.
-    pub(crate) fn undescribed(&self, most: usize) -> Vec<String> {
-        let wanted = self.groups.iter().filter(|(_, group)| {
-            let entry = group.entry.as_ref();
-            !group.facts.described
-                && group.deleted_at.is_none()
-                && entry.is_some_and(|entry| entry.status == GroupStatus::Running)
-                && self.pods.contains_key(&group.uid)
-        });
-        wanted.take(most).map(|(id, _)| id.clone()).collect()
-    }
-
     /// What the cloud says about a group that runs.
     pub(crate) fn describe_group(&mut self, group: &ContainerGroup) {
         let Some(known) = self.groups.get_mut(&group.container_group_id) else {
@@ -439,11 +432,12 @@ impl State {
         let Some(group) = self.groups.get_mut(&entry.container_group_id) else {
             return false;
         };
-        let entry = Entry::new(entry);
+        let mark = fingerprint(&entry);
         let known = group.entry.as_ref();
-        if known.is_some_and(|known| known.mark == entry.mark) {
+        if known.is_some_and(|known| known.mark == mark) {
             return true;
         }
+        let entry = Entry::marked(entry, mark);
         let uid = group.uid.clone();
         let ready = entry.ready;
         let running = entry.status == GroupStatus::Running;
@@ -468,7 +462,7 @@ impl State {
         };
         let uid = group.uid;
         if let Some(ids) = self.by_uid.get_mut(&uid) {
-            ids.remove(id);
+            ids.retain(|known| known != id);
             if ids.is_empty() {
                 self.by_uid.remove(&uid);
                 self.notes(&uid).memory.absent_since.get_or_insert(asked);
@@ -523,33 +517,28 @@ impl State {
         let shown = self
             .shown_group(uid)
             .and_then(|(_, group)| group.entry.as_ref());
-        if shown.is_some_and(|entry| entry.mark == written) {
-            self.notes(uid).memory.status_due = false;
-        }
+        let as_shown = shown.is_some_and(|entry| entry.mark == written);
+        let memory = &mut self.notes(uid).memory;
+        memory.retry_at = None;
+        memory.status_due &= !as_shown;
     }
 
-    pub(crate) fn motion(&self, at: Instant) -> Motion {
-        let mut motion = Motion {
-            groups: self.groups.len(),
-            ..Motion::default()
-        };
-        for (id, group) in &self.groups {
-            if group.deleted_at.is_some() {
-                motion.stopping.push(id.clone());
-            } else if at.saturating_duration_since(group.known_since) < HURRY && is_starting(group)
-            {
-                motion.starting += 1;
-            }
-        }
-        motion
-    }
-
-    /// How many groups there are, and how many of them have no pod; none has before all pods are known.
-    pub(crate) fn figures(&self) -> (usize, usize) {
-        let known = self.nodes_known && self.pods_known.values().all(|known| *known);
-        let orphan = |group: &&GroupRecord| known && !self.pods.contains_key(&group.uid);
-        let orphans = self.groups.values().filter(orphan).count();
-        (self.groups.len(), orphans)
+    /// Copies what is known into fresh memory. What comes to rest was taken up in the midst of a burst's short-lived
+    /// objects, and lying scattered among them it keeps their memory from being given back.
+    pub(super) fn move_together(&mut self) {
+        self.pods = self.pods.clone();
+        self.pods.shrink_to_fit();
+        self.groups = self.groups.clone();
+        self.groups.shrink_to_fit();
+        self.by_uid = self.by_uid.clone();
+        self.by_uid.shrink_to_fit();
+        self.notes = self.notes.clone();
+        self.notes.shrink_to_fit();
+        self.dirty.shrink_to_fit();
+        self.open.shrink_to_fit();
+        self.for_cloud.shrink_to_fit();
+        self.for_api.shrink_to_fit();
+        self.scattered = 0;
     }
 
     fn forget_if_gone(&mut self, uid: &str) {
@@ -569,13 +558,6 @@ impl State {
         self.touch(uid);
         self.forget_if_gone(uid);
     }
-}
-
-fn is_starting(group: &GroupRecord) -> bool {
-    group
-        .entry
-        .as_ref()
-        .is_none_or(|entry| !entry.status.is_final() && !entry.ready)
 }
 
 fn view(id: &str, group: &GroupRecord, at: Instant) -> GroupView {
@@ -610,6 +592,13 @@ fn pod_view(pod: &Pod) -> PodView {
         instance: pod.annotations().get(INSTANCE_ID).cloned(),
         images_changed: facts::images_changed(pod),
         tokens_due: false,
+    }
+}
+
+fn sooner(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

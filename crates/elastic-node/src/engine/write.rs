@@ -294,16 +294,7 @@ pub(super) async fn finish(shared: &Shared, uid: &str) {
 /// Pods whose group takes its time get a first status, so that `kubectl describe` says what they wait for.
 pub(super) fn tell_waiting_pods(shared: &Shared) {
     let mut state = shared.state();
-    let at = Instant::now();
-    let late = shared.timing.pending_status_after;
-    let waiting: Vec<String> = state
-        .groups
-        .values()
-        .filter(|group| {
-            group.entry.is_none() && at.saturating_duration_since(group.known_since) >= late
-        })
-        .map(|group| group.uid.clone())
-        .collect();
+    let waiting = state.unanswered(shared.timing.pending_status_after, Instant::now());
     for uid in waiting {
         let Some((id, _)) = state.shown_group(&uid) else {
             continue;

@@ -168,7 +168,7 @@ async fn real(step: &Step) -> anyhow::Result<Vec<Measured>> {
 }
 
 /// Resident memory by a process's `/proc/<pid>/status`.
-pub(super) fn resident_mebibytes(path: &std::path::Path) -> anyhow::Result<f64> {
+fn resident_mebibytes(path: &std::path::Path) -> anyhow::Result<f64> {
     let status =
         std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let line = status

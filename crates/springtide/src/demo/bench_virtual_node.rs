@@ -4,7 +4,6 @@
 //! Nothing here is asserted: a slow machine prints slow numbers and exits zero.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use local_apiserver::{ApiServer, ApiServerConfig};
@@ -28,7 +28,7 @@ use tokio::process::{Child, Command};
 
 use crate::cluster::kubeconfig;
 use crate::demo::bench::{Measured, millis, print_table};
-use crate::printer::Step;
+use crate::printer::{self, Step};
 
 const ZONE: &str = "cn-hangzhou-h";
 const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
@@ -43,8 +43,12 @@ const PACED: usize = 1_000;
 /// Pods asked for at the same time.
 const IN_FLIGHT: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(180);
-/// How long the steady state is watched.
-const STEADY_WINDOW: Duration = Duration::from_secs(20);
+/// The steady state begins when no pod has been written for this long.
+const QUIET: Duration = Duration::from_secs(5);
+/// It is not waited for longer than this.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the steady state is watched: some complete comparisons with the cloud, leases, a write of the node's status.
+const STEADY_WINDOW: Duration = Duration::from_secs(60);
 
 /// Measures `repeat` times and prints a table on standard output.
 pub async fn run(repeat: u32) -> anyhow::Result<ExitCode> {
@@ -127,6 +131,7 @@ impl World {
             .id()
             .context("the virtual node has ended")?;
         step.update(format!("{BURST} pods at once"));
+        printer::note(format!("without pods: {}", Memory::of(process)?));
         let burst = self.burst("burst", BURST).await?;
         self.clear().await?;
         step.update(format!("{PODS_PER_SECOND} pods a second"));
@@ -135,10 +140,12 @@ impl World {
         let p99 = latencies[latencies.len() * 99 / 100];
         step.update(format!("{STEADY} pods, steady"));
         self.burst("steady", STEADY - PACED).await?;
-        tokio::time::sleep(STEADY_WINDOW / 2).await;
+        self.settle(process).await?;
         let before = cpu_seconds(process)?;
         tokio::time::sleep(STEADY_WINDOW).await;
         let used = cpu_seconds(process)? - before;
+        let memory = Memory::of(process)?;
+        printer::note(format!("after {STEADY_WINDOW:?} of rest: {memory}"));
         Ok(vec![
             measured("1,000 bound pods Running", "ms", 2_000.0, millis(burst)),
             measured(
@@ -149,9 +156,9 @@ impl World {
             ),
             measured(
                 "resident memory with 5,000 pods",
-                "MiB",
+                "MB",
                 60.0,
-                resident_mebibytes(process)?,
+                memory.resident(),
             ),
             measured(
                 "CPU of a core with 5,000 pods, steady",
@@ -247,6 +254,30 @@ impl World {
         Ok(())
     }
 
+    /// Waits until no pod is written any more, and tells how long that took and what it cost.
+    async fn settle(&self, process: u32) -> anyhow::Result<()> {
+        let (began, before) = (Instant::now(), cpu_seconds(process)?);
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let mut changes = watcher(pods, watcher::Config::default()).boxed();
+        let mut writes = 0_usize;
+        while began.elapsed() < SETTLE_TIMEOUT {
+            match tokio::time::timeout(QUIET, changes.try_next()).await {
+                Err(_) => break,
+                Ok(change) => {
+                    let write = matches!(change?, Some(watcher::Event::Apply(_)));
+                    writes += usize::from(write);
+                }
+            }
+        }
+        let (took, used) = (began.elapsed(), cpu_seconds(process)? - before);
+        printer::note(format!(
+            "after the last pod was Running, pods were written {writes} times; quiet after {:.0} s, {:.0} % of a core",
+            took.as_secs_f64(),
+            used / took.as_secs_f64() * 100.0
+        ));
+        Ok(())
+    }
+
     async fn clear(&self) -> anyhow::Result<()> {
         let (how, all) = (DeleteParams::default(), ListParams::default());
         self.pods().delete_collection(&how, &all).await?;
@@ -286,7 +317,7 @@ fn pod(name: &str) -> anyhow::Result<Pod> {
 }
 
 /// This program again, as its own process, so that its memory and CPU are its own.
-fn start_virtual_node(kubeconfig: &Path, cloud: &str) -> anyhow::Result<Child> {
+fn start_virtual_node(kubeconfig: &std::path::Path, cloud: &str) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("find this program")?;
     Command::new(program)
         .args([
@@ -339,9 +370,49 @@ async fn wait_for_node(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn resident_mebibytes(process: u32) -> anyhow::Result<f64> {
-    let path = format!("/proc/{process}/status");
-    crate::demo::bench::resident_mebibytes(Path::new(&path))
+/// What a process holds, in megabytes (10⁶ bytes, as limits say it).
+struct Memory {
+    /// Heap and stacks.
+    own: f64,
+    /// Pages of the program and its libraries, which the kernel shares and takes back.
+    file: f64,
+    /// The most it ever held.
+    peak: f64,
+}
+
+impl Memory {
+    fn of(process: u32) -> anyhow::Result<Self> {
+        let path = format!("/proc/{process}/status");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let megabytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let kibibytes: f64 = line?.trim().trim_end_matches("kB").trim().parse().ok()?;
+            Some(kibibytes * 1024.0 / 1e6)
+        };
+        let field = |name: &str| megabytes(name).with_context(|| format!("find {name} in {path}"));
+        Ok(Self {
+            own: field("RssAnon:")?,
+            file: field("RssFile:")?,
+            peak: field("VmHWM:")?,
+        })
+    }
+
+    fn resident(&self) -> f64 {
+        self.own + self.file
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "{:.1} MB resident ({:.1} of its own, {:.1} of the program's file), {:.1} at most so far",
+            self.resident(),
+            self.own,
+            self.file,
+            self.peak
+        )
+    }
 }
 
 /// User and system time so far; the fields of `/proc/<pid>/stat` after the command's name, in ticks.

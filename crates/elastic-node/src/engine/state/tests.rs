@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::engine::kept::Packer;
 use crate::engine::resting::REST_ROUNDS;
+use crate::engine::waiting::HURRY;
 
 fn pod(uid: &str, version: u64) -> Pod {
     serde_json::from_value(json!({
@@ -211,4 +212,28 @@ fn a_group_without_a_pod_is_counted_once_all_pods_are_known() {
     assert_eq!(state.figures(), (2, 0));
     state.keep_pods(0, &HashSet::from(["u".to_owned()]));
     assert_eq!(state.figures(), (2, 1));
+}
+
+#[test]
+fn tokens_are_renewed_when_they_are_due_and_not_looked_at_before() {
+    let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+    let mut state = State::default();
+    for (uid, seconds) in [("late", 10), ("early", 5), ("never", 0)] {
+        state.put_pod(pod(uid, 1), 0);
+        let until = (seconds > 0).then(|| at(seconds));
+        state.put_off_tokens(uid, until);
+    }
+    state.take_dirty();
+    let due = |state: &mut State, seconds: i64| {
+        state.touch_ending_tokens(at(seconds));
+        state.take_dirty().into_iter().collect::<Vec<_>>()
+    };
+    assert!(due(&mut state, 4).is_empty());
+    assert_eq!(due(&mut state, 5), ["early"]);
+    assert!(due(&mut state, 9).is_empty());
+    // Put off again, it is not found a second time before its moment.
+    state.put_off_tokens("early", Some(at(12)));
+    assert_eq!(due(&mut state, 11), ["late"]);
+    assert_eq!(due(&mut state, 12), ["early"]);
+    assert_eq!(state.next_renewal, None);
 }
