@@ -91,6 +91,9 @@ pub enum Command {
         /// Repetitions.
         #[arg(long, default_value_t = 5)]
         repeat: u32,
+        /// Measure a scaled Deployment on this cluster instead, and on our own beside it.
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
     },
 }
 

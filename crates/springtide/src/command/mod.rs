@@ -46,7 +46,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::RamUser(arguments) => ram_user::run(arguments).await,
         Command::BenchBurst { repeat } => demo::bench::run(repeat).await,
         Command::BenchScaling { repeat, part } => demo::bench_scaling::run(repeat, part).await,
-        Command::BenchVirtualNode { repeat } => demo::bench_virtual_node::run(repeat).await,
+        Command::BenchVirtualNode { repeat, kubeconfig } => match kubeconfig {
+            Some(kubeconfig) => demo::bench_scale::run(&kubeconfig, repeat).await,
+            None => demo::bench_virtual_node::run(repeat).await,
+        },
         Command::ManPages { folder } => {
             clap_mangen::generate_to(Arguments::command(), &folder)
                 .with_context(|| format!("write man pages into {}", folder.display()))?;

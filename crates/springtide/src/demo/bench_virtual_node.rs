@@ -30,8 +30,8 @@ use crate::cluster::kubeconfig;
 use crate::demo::bench::{Measured, millis, print_table};
 use crate::printer::{self, Step};
 
-const ZONE: &str = "cn-hangzhou-h";
-const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
+pub(super) const ZONE: &str = "cn-hangzhou-h";
+pub(super) const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
 const NAMESPACE: &str = "default";
 /// Pods that come all at once.
 const BURST: usize = 1_000;
@@ -317,7 +317,10 @@ fn pod(name: &str) -> anyhow::Result<Pod> {
 }
 
 /// This program again, as its own process, so that its memory and CPU are its own.
-fn start_virtual_node(kubeconfig: &std::path::Path, cloud: &str) -> anyhow::Result<Child> {
+pub(super) fn start_virtual_node(
+    kubeconfig: &std::path::Path,
+    cloud: &str,
+) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("find this program")?;
     Command::new(program)
         .args([

@@ -1,6 +1,7 @@
 //! The main job, shown and judged: a shop meets a flash sale, overflows on to serverless containers and comes back.
 
 pub mod bench;
+pub mod bench_scale;
 pub mod bench_scaling;
 pub mod bench_virtual_node;
 mod chart;
