@@ -11,6 +11,7 @@ use elastic_core::names::VIRTUAL_NODE_PREFIX;
 use jiff::Timestamp;
 use kubelet_api::ServerTls;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::backend::{DirectDialer, PodDialer};
 use crate::tokens::LONG_LIFE;
@@ -32,8 +33,8 @@ pub struct NodeEndpoint {
     pub address: IpAddr,
     /// Port under which the API server reaches the listener.
     pub port: u16,
-    /// Serves logs, exec and metrics; without one the node has no kubelet API.
-    pub listener: Option<(TcpListener, ServerTls)>,
+    /// Serves logs, exec and metrics, with the newest of the keys; without one the node has no kubelet API.
+    pub listener: Option<(TcpListener, watch::Receiver<ServerTls>)>,
 }
 
 /// Opens the kubelet API of nodes that are added while the others run: a zone that appears in the profile, an arm64 node.

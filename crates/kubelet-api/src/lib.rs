@@ -31,6 +31,6 @@ pub use backend::{
     LogOptions, NodeBackend, TerminalSize,
 };
 pub use review::ClusterReviewer;
-pub use server::{KubeletServer, ServeError};
+pub use server::{KubeletServer, ServeError, fixed};
 pub use tls::ServerTls;
 pub use usage::{ContainerUsage, FilesystemUsage, InterfaceUsage, PodUsage, Traffic, Usage};

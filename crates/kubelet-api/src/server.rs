@@ -1,13 +1,13 @@
 //! Connections and TLS: who is there, and one task for each.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,10 +45,16 @@ pub enum ServeError {
     },
 }
 
+/// Keys that stay as they are.
+pub fn fixed(keys: ServerTls) -> watch::Receiver<ServerTls> {
+    watch::Sender::new(keys).subscribe()
+}
+
 /// One node's kubelet server.
 pub struct KubeletServer {
     answerer: Answerer,
-    tls: tokio_rustls::TlsAcceptor,
+    tls: Mutex<tokio_rustls::TlsAcceptor>,
+    renewed: watch::Receiver<ServerTls>,
 }
 
 impl KubeletServer {
@@ -65,12 +71,35 @@ impl KubeletServer {
         let gate = Gate::new(node.into(), reviewer);
         Ok(Self {
             answerer: Answerer::new(backend, gate),
-            tls: tokio_rustls::TlsAcceptor::from(tls.server_config()?),
+            tls: Mutex::new(tokio_rustls::TlsAcceptor::from(tls.server_config()?)),
+            renewed: fixed(tls.clone()),
         })
+    }
+
+    /// New connections are shown the newest keys that can be used; open ones keep theirs.
+    #[must_use]
+    pub fn following(mut self, mut keys: watch::Receiver<ServerTls>) -> Self {
+        // What was sent since the server was made counts as well.
+        keys.mark_changed();
+        self.renewed = keys;
+        self
+    }
+
+    fn renew(&self, keys: &ServerTls) {
+        match keys.server_config() {
+            Ok(config) => {
+                *self.tls.lock().unwrap_or_else(PoisonError::into_inner) =
+                    tokio_rustls::TlsAcceptor::from(config);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "new keys cannot be used, the kubelet API keeps the ones before");
+            }
+        }
     }
 
     /// Serves until `shutdown`, then lets running requests end for a moment and drops the sessions.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let mut renewed = self.renewed.clone();
         let server = Arc::new(self);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
@@ -81,6 +110,10 @@ impl KubeletServer {
             };
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
+                Ok(()) = renewed.changed() => {
+                    server.renew(&renewed.borrow_and_update().clone());
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             let stream = match accepted {
@@ -112,7 +145,12 @@ impl KubeletServer {
         sessions: Sessions,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let _ = stream.set_nodelay(true);
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await??;
+        let tls = self
+            .tls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
         let certificate = Arc::new(leaf.and_then(|leaf| certificate_user(leaf)));

@@ -19,8 +19,10 @@ use elastic_node::{
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::{Api, Client, ResourceExt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Status;
 use super::credentials::{self, CredentialsError};
@@ -148,7 +150,10 @@ async fn virtual_nodes(
         counted(config, status)
     };
     let (eci, vpc) = (cloud(&at.eci)?, cloud(&at.vpc)?);
-    let opener = Opener::new(client.clone(), place).await?;
+    // Ends with the virtual nodes, whatever ends them.
+    let ended = stop.child_token();
+    let keeping = TaskTracker::new();
+    let opener = Opener::new(client.clone(), place, &keeping, &ended).await?;
     let config = VirtualNodeConfig::new(cluster_id, Vec::new(), Vec::new());
     let mut config = config.with_environment(environment);
     config.timing = place.timing.clone();
@@ -158,8 +163,6 @@ async fn virtual_nodes(
     config.open_endpoint = Some(Arc::new(opener));
     config.find_zone = Some(Arc::new(Zones(vpc.clone())));
     status.set_problem(None);
-    // Ends with the virtual nodes, whatever ends them.
-    let ended = stop.child_token();
     let fresh = credentials::keep_fresh(
         client.clone(),
         place.environment.clone(),
@@ -174,6 +177,8 @@ async fn virtual_nodes(
         outcome
     };
     let (outcome, ()) = tokio::join!(nodes, fresh);
+    keeping.close();
+    keeping.wait().await;
     Ok(outcome?)
 }
 
@@ -258,10 +263,18 @@ struct Opener {
     first_port: u16,
     authority: Option<String>,
     names: Mutex<Vec<String>>,
+    /// Renews the nodes' certificates.
+    keeping: TaskTracker,
+    ended: CancellationToken,
 }
 
 impl Opener {
-    async fn new(client: Client, place: &Place) -> Result<Self, LeadError> {
+    async fn new(
+        client: Client,
+        place: &Place,
+        keeping: &TaskTracker,
+        ended: &CancellationToken,
+    ) -> Result<Self, LeadError> {
         let authority = kubelet::client_authority(&client).await;
         let authority = authority.map_err(api("the authority of its clients"))?;
         if authority.is_none() {
@@ -277,6 +290,8 @@ impl Opener {
             first_port: place.kubelet_port,
             authority,
             names: Mutex::default(),
+            keeping: keeping.clone(),
+            ended: ended.clone(),
         })
     }
 
@@ -307,9 +322,18 @@ impl OpenEndpoint for Opener {
         let failed = |error| format!("listen on {address}: {error}");
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         endpoint.port = listener.local_addr().map_err(failed)?.port();
-        let keys = kubelet::serving_keys(&self.client, name, self.node_address, authority);
-        let keys = keys.await.map_err(|error| chain(&error))?;
-        endpoint.listener = Some((listener, keys));
+        let subject = kubelet::Subject {
+            node: name.to_owned(),
+            address: self.node_address,
+            client_ca_pem: authority,
+        };
+        let keys = subject.first_keys(&self.client).await;
+        let keys = keys.map_err(|error| chain(&error))?;
+        let (shown, followed) = watch::channel(keys.tls.clone());
+        endpoint.listener = Some((listener, followed));
+        let (client, ended) = (self.client.clone(), self.ended.clone());
+        self.keeping
+            .spawn(subject.keep_fresh(client, keys, shown, ended));
         Ok(endpoint)
     }
 }

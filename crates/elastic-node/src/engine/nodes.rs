@@ -285,12 +285,13 @@ impl Manager {
         if let Some((listener, tls)) = endpoint.listener {
             let backend = Arc::new(GroupBackend::new(self.shared.clone(), number));
             let reviewer = Arc::new(ClusterReviewer::new(self.shared.client.clone()));
-            let server = KubeletServer::new(&name, backend, &tls, reviewer);
+            let keys = tls.borrow().clone();
+            let server = KubeletServer::new(&name, backend, &keys, reviewer);
             let server = server.map_err(|source| RunError::Kubelet {
                 node: name.clone(),
                 source,
             })?;
-            tasks.spawn(server.serve(listener, stop.clone()));
+            tasks.spawn(server.following(tls).serve(listener, stop.clone()));
         }
         let facts = NodeFacts {
             cluster: self.shared.cluster_id.clone(),
@@ -503,7 +504,7 @@ mod tests {
             zone: "a".into(),
             address: address.ip(),
             port: address.port(),
-            listener: Some((listener, tls)),
+            listener: Some((listener, kubelet_api::fixed(tls))),
         };
         for _ in 0..2 {
             let (listener, _) = duplicate(&mut endpoint).listener.unwrap();

@@ -31,7 +31,7 @@ async fn served() -> Scene {
         zone,
         address,
         port,
-        listener: Some((listener, tls)),
+        listener: Some((listener, kubelet_api::fixed(tls))),
     }]);
     scene
         .create_pod("web-1", |pod| {

@@ -14,6 +14,7 @@ use kubelet_api::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
@@ -161,6 +162,9 @@ impl Reviewer for Cluster {
 
 /// A running server, and what a client needs to reach it.
 pub struct Served {
+    pub keys: watch::Sender<ServerTls>,
+    /// Of the same authority as the first ones.
+    pub next_keys: ServerTls,
     pub address: std::net::SocketAddr,
     pub ca_pem: String,
     pub client_certificate_pem: String,
@@ -185,6 +189,7 @@ pub async fn serve() -> Served {
         (certificate.pem(), key.serialize_pem())
     };
     let (certificate_pem, key_pem) = issue("node", vec!["127.0.0.1".to_string()]);
+    let next = issue("node", vec!["127.0.0.1".to_string()]);
     let (client_certificate_pem, client_key_pem) =
         issue("kube-apiserver-kubelet-client", Vec::new());
     let ca_pem = ca_certificate.pem();
@@ -193,6 +198,12 @@ pub async fn serve() -> Served {
         key_pem,
         client_ca_pem: ca_pem.clone(),
     };
+    let next_keys = ServerTls {
+        certificate_pem: next.0,
+        key_pem: next.1,
+        client_ca_pem: ca_pem.clone(),
+    };
+    let (keys, followed) = watch::channel(tls.clone());
     let gone = CancellationToken::new();
     let server = KubeletServer::new(
         "node",
@@ -204,8 +215,10 @@ pub async fn serve() -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(server.serve(listener, shutdown.clone()));
+    let task = tokio::spawn(server.following(followed).serve(listener, shutdown.clone()));
     Served {
+        keys,
+        next_keys,
         address,
         ca_pem,
         client_certificate_pem,

@@ -79,6 +79,34 @@ pub async fn stop(served: Served) {
 }
 
 #[tokio::test]
+async fn new_keys_are_shown_without_a_pause_and_unusable_ones_are_not() {
+    let served = serve().await;
+    let shown = async || {
+        let stream = connect(&served, true).await.unwrap();
+        let (_, session) = stream.get_ref();
+        session.peer_certificates().unwrap()[0].clone()
+    };
+    let of = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let first = of(&served.keys.borrow().certificate_pem.clone());
+    assert_eq!(shown().await, first);
+    let mut broken = served.next_keys.clone();
+    broken.key_pem = "no key".to_string();
+    served.keys.send_replace(broken);
+    assert_eq!(shown().await, first);
+    served.keys.send_replace(served.next_keys.clone());
+    let next = of(&served.next_keys.certificate_pem);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while shown().await != next {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the new certificate is not shown"
+        );
+    }
+    assert_eq!(get(&served, "/healthz").await.0, 200);
+    stop(served).await;
+}
+
+#[tokio::test]
 async fn logs_and_metrics_are_streamed_as_plain_text() {
     let served = serve().await;
     let (status, body) = get(&served, "/containerLogs/shop/web/main?tailLines=2").await;

@@ -147,7 +147,7 @@ async fn virtual_nodes(
             zone: zone.to_string(),
             address: address.into(),
             port: addresses::KUBELET_PORT,
-            listener: Some((listener, tls)),
+            listener: Some((listener, kubelet_api::fixed(tls))),
         });
     }
     let v_switches = cloud

@@ -107,3 +107,30 @@ fn an_elastic_workload_overflows_and_comes_back() {
         count => Err(format!("{count} groups\n{}", replica.log())),
     });
 }
+
+#[test]
+fn an_upstream_autoscaler_scales_an_elastic_workload() {
+    let (scene, _replica) = Scene::on_paper(ANYWHERE).served();
+    scene.apply(&[deployment("shop", 2), elastic_workload(2)]);
+    let shop = ["elasticworkload", "shop"];
+    scene.wait_for("the workload's status", &shop, |shop| {
+        shop["status"]["replicas"] == 2
+    });
+    // There are no metrics here: the bound alone is what it acts on.
+    scene.apply(&[json!({
+        "apiVersion": "autoscaling/v2beta2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "shop", "namespace": "default"},
+        "spec": {
+            "minReplicas": 4, "maxReplicas": 10,
+            "scaleTargetRef": {"apiVersion": "autoscaling.alibabacloud.com/v1beta1", "kind": "ElasticWorkload", "name": "shop"},
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}],
+        },
+    })]);
+    let overflow = ["deployment", "shop-unit-serverless"];
+    scene.wait_for("two overflow", &overflow, |unit| {
+        unit["status"]["readyReplicas"] == 2
+    });
+    assert_eq!(scene.get(&shop)["spec"]["replicas"], 4);
+    let events = scene.kubectl(&["get", "events", "-o=jsonpath={.items[*].reason}"]);
+    assert!(events.contains("SuccessfulRescale"), "{events}");
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{ANYWHERE, Scene, labelled, pod, runs};
@@ -84,4 +86,35 @@ fn an_absent_webhook_blocks_nobody_and_its_return_routes_again() {
     scene.apply(&[labelled("routed", |_| ())]);
     scene.wait_for("the routed pod runs", &["pod", "routed"], runs);
     assert!(scene.get(&["pod", "plain"])["spec"]["nodeName"].is_null());
+}
+
+#[test]
+fn a_certificate_that_is_signed_late_is_shown_without_a_restart() {
+    let scene = Scene::on_paper(ANYWHERE);
+    let processes = scene.plane.processes();
+    let signer = processes
+        .iter()
+        .find(|(name, _)| *name == "kube-controller-manager");
+    let signer = Pid::from_raw(i32::try_from(signer.unwrap().1).unwrap());
+    kill(signer, Signal::SIGSTOP).unwrap();
+    let (scene, replica) = scene.served();
+    wait_for("the replica goes on without", 60, || {
+        let log = replica.log();
+        if log.contains("the cluster signs no kubelet certificates") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    kill(signer, Signal::SIGCONT).unwrap();
+    scene.apply(&[labelled("web", |_| ())]);
+    scene.wait_for("the pod runs", &["pod", "web"], runs);
+    // The API server checks the node's certificate, so there are logs only with a signed one.
+    wait_for("logs", 120, || scene.try_kubectl(&["logs", "web"]));
+    let open = scene.get(&["certificatesigningrequests"]);
+    let approved = |one: &Value| one["status"]["certificate"].is_string();
+    assert!(
+        open["items"].as_array().unwrap().iter().all(approved),
+        "{open:#}"
+    );
 }
