@@ -82,6 +82,8 @@ pub const POD_MOMENTS_ANNOTATION: &str = "autoscaling.alibabacloud.com/moments";
 pub const FAST_SYNC_PERIOD: &str = "autoscaling.alibabacloud.com/fast-sync-period";
 /// Annotation of an autoscaler on the fast path: `up` (default) or `both`.
 pub const FAST_DIRECTION: &str = "autoscaling.alibabacloud.com/fast-direction";
+/// Annotation of an autoscaler on the fast path, written by it: its last scale calls.
+pub const FAST_SCALINGS: &str = "autoscaling.alibabacloud.com/fast-scalings";
 
 /// Prefix of the annotations of container instances.
 pub const ECI_ANNOTATION_PREFIX: &str = "k8s.aliyun.com/";

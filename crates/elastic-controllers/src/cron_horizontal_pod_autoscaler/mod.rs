@@ -22,6 +22,7 @@ use jiff::{Span, Timestamp};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +99,8 @@ struct Context {
     reporter: Reporter,
     /// Names this run of this replica in claims.
     holder: String,
+    /// Objects that are worked on; the others wait in the order in which they came.
+    places: Semaphore,
 }
 
 /// Runs the controller until `shutdown`. The definition must be installed before (see `install_definitions`).
@@ -107,6 +110,7 @@ pub async fn run_cron_horizontal_pod_autoscaler(
     shutdown: CancellationToken,
 ) {
     let context = Arc::new(Context {
+        places: Semaphore::new(config.passes_most),
         config,
         targets: Targets::new(client.clone()),
         reporter: Reporter::new(client.clone()),
@@ -268,10 +272,7 @@ impl Control {
     }
 
     fn start_passes(&mut self) {
-        while self.passes.len() < self.context.config.passes_most {
-            let Some(key) = self.ready.pop_front() else {
-                return;
-            };
+        while let Some(key) = self.ready.pop_front() {
             let Some(entry) = self.entries.get(&key) else {
                 continue;
             };

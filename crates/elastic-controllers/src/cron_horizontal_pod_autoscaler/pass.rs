@@ -11,6 +11,7 @@ use elastic_core::cron_horizontal_pod_autoscaler::{
 use elastic_core::events::EventKind;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use tokio::sync::SemaphorePermit;
 
 use super::Context;
 use super::report::Written;
@@ -37,6 +38,7 @@ pub(super) struct Pass<'c> {
     context: &'c Context,
     /// Versions this pass has written, so that they are known again when the watch brings them.
     pub(super) versions: Vec<String>,
+    place: Option<SemaphorePermit<'c>>,
 }
 
 /// What follows a step.
@@ -53,6 +55,7 @@ impl<'c> Pass<'c> {
         Self {
             context,
             versions: Vec::new(),
+            place: None,
         }
     }
 
@@ -60,6 +63,7 @@ impl<'c> Pass<'c> {
         &mut self,
         mut object: Arc<CronHorizontalPodAutoscaler>,
     ) -> Result<Ended, kube::Error> {
+        self.take_turn().await;
         for _ in 0..STEPS_MOST {
             let now = self.context.config.clock.now();
             let status = object.status.clone().unwrap_or_default();
@@ -107,6 +111,13 @@ impl<'c> Pass<'c> {
         }
         let wake = Some(self.context.config.clock.now());
         Ok(ended(object, wake, false))
+    }
+
+    /// Goes to the end of those who wait for a place.
+    async fn take_turn(&mut self) {
+        self.place = None;
+        // The semaphore is never closed.
+        self.place = self.context.places.acquire().await.ok();
     }
 
     async fn write(
@@ -163,6 +174,8 @@ impl<'c> Pass<'c> {
         let namespace = object.namespace().unwrap_or_default();
         let target = &object.spec.scale_target_ref;
         let outcome = with_retries(self.context, &namespace, target, run.size).await;
+        // Many runs may be due in the same second: others scale before this one tells what it did.
+        self.take_turn().await;
         let change = |status: &mut _, now| record(status, run, &outcome, now).into_iter().collect();
         self.settle(object, change).await
     }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use elastic_autoscaler::{Observation, Scale, Subject};
 use elastic_core::events::EventKind;
 use elastic_core::horizontal_pod_autoscaler::{
-    Decision, FastPath, Memory, Outcome, Reading, scale_outcome_events,
+    Decision, FastPath, Memory, Outcome, Reading, Scaling, scale_outcome_events, scalings_of,
+    with_scaling,
 };
+use elastic_core::names::FAST_SCALINGS;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use kube::ResourceExt;
-use tokio::sync::watch;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -29,13 +33,23 @@ struct Seen {
     values: Vec<Values>,
 }
 
+/// What a follower waits for.
+pub(super) struct Wakes {
+    /// The autoscaler as it is now.
+    pub(super) newest: watch::Receiver<Arc<HorizontalPodAutoscaler>>,
+    /// One of its metrics was pushed.
+    pub(super) pushed: Arc<Notify>,
+    pub(super) stop: CancellationToken,
+}
+
 /// Follows one autoscaler.
 pub(super) struct Follower {
     context: Arc<Context>,
-    newest: watch::Receiver<Arc<HorizontalPodAutoscaler>>,
-    stop: CancellationToken,
+    wakes: Wakes,
     pods: FollowedPods,
     memory: Memory,
+    /// Scale calls that were made here.
+    record: Vec<Scaling>,
     seen: Option<Seen>,
     /// The target's size when it was last read or set.
     size: Option<i32>,
@@ -43,17 +57,13 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(
-        context: Arc<Context>,
-        newest: watch::Receiver<Arc<HorizontalPodAutoscaler>>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(context: Arc<Context>, wakes: Wakes) -> Self {
         Follower {
             context,
-            newest,
-            stop,
+            wakes,
             pods: FollowedPods::default(),
             memory: Memory::default(),
+            record: Vec::new(),
             seen: None,
             size: None,
             complaint: None,
@@ -62,30 +72,44 @@ impl Follower {
 
     /// Looks until it is stopped.
     pub(super) async fn run(mut self) {
-        let stop = self.stop.clone();
+        let stop = self.wakes.stop.clone();
         loop {
             let started = Instant::now();
-            let autoscaler = Arc::clone(&self.newest.borrow_and_update());
+            let autoscaler = Arc::clone(&self.wakes.newest.borrow_and_update());
             // What is no fast path any more is stopped by who saw it change.
             let path = FastPath::of(autoscaler.metadata.annotations.as_ref());
             let path = path.ok().flatten();
-            let period = path.map_or(Duration::from_secs(1), |path| path.period);
+            let period = path.map_or(Some(Duration::from_secs(1)), |path| path.period);
             let look = async {
                 if let Some(path) = path {
                     self.look(&autoscaler, path).await;
                 }
-                tokio::time::sleep_until(started + period).await;
+                self.wait(started, period).await;
             };
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = look => {}
             }
         }
-        let autoscaler = Arc::clone(&self.newest.borrow());
+        let autoscaler = Arc::clone(&self.wakes.newest.borrow());
         let namespace = autoscaler.namespace().unwrap_or_default();
         self.context
             .autoscaler
             .forget(&namespace, &autoscaler.name_any());
+    }
+
+    /// Until the next look is due.
+    async fn wait(&mut self, started: Instant, period: Option<Duration>) {
+        let config = &self.context.config;
+        let next = started + period.unwrap_or(config.resync_period);
+        let Wakes { newest, pushed, .. } = &mut self.wakes;
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            // An answer from before the push may be shared for a moment; and what else is pushed meanwhile counts too.
+            () = pushed.notified() => tokio::time::sleep(config.metrics_freshness).await,
+            // Who looks often sees it soon enough.
+            Ok(()) = newest.changed(), if period.is_none() => {}
+        }
     }
 
     async fn look(&mut self, autoscaler: &Arc<HorizontalPodAutoscaler>, path: FastPath) {
@@ -197,6 +221,9 @@ impl Follower {
         observation: &Observation,
     ) {
         let context = Arc::clone(&self.context);
+        let behavior = subject.spec.behavior.as_ref();
+        let known = scalings_of(about.metadata.annotations.as_ref());
+        self.memory.learn(behavior, &known, Timestamp::now());
         let (memory, scale) = (&mut self.memory, &observation.scale);
         let current = scale.view.spec_replicas;
         let decided = context
@@ -218,8 +245,30 @@ impl Follower {
         self.seen = None;
         if outcome == Outcome::Scaled {
             self.size = Some(rescale.replicas);
+            self.put_on_record(about, current, rescale.replicas).await;
         }
         self.tell(about, &decided, &outcome).await;
+    }
+
+    /// For who decides next, should it not be this follower.
+    async fn put_on_record(&mut self, about: &HorizontalPodAutoscaler, from: i32, to: i32) {
+        let at = Timestamp::now();
+        self.memory.has_learnt(at);
+        let mut known = scalings_of(about.metadata.annotations.as_ref());
+        // What was written a moment ago may not have come back yet.
+        known.extend(self.record.iter().copied());
+        known.sort_by_key(|scaling| scaling.at);
+        known.dedup();
+        self.record = with_scaling(known, Scaling { at, from, to });
+        let text = json!(self.record).to_string();
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {FAST_SCALINGS: text}}}));
+        let (namespace, name) = (about.namespace().unwrap_or_default(), about.name_any());
+        let autoscalers: Api<HorizontalPodAutoscaler> =
+            Api::namespaced(self.context.client.clone(), &namespace);
+        let params = PatchParams::default();
+        if let Err(error) = autoscalers.patch(&name, &params, &patch).await {
+            tracing::warn!(namespace, name, %error, "a scale call could not be put on record");
+        }
     }
 
     async fn tell(&self, about: &HorizontalPodAutoscaler, decided: &Decision, outcome: &Outcome) {

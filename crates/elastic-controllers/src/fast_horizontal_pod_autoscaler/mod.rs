@@ -3,12 +3,13 @@
 //!
 //! The ordinary controller stays in charge. It alone writes the autoscaler's status, it alone lowers unless the
 //! autoscaler says otherwise, and what it refuses to act on (an ambiguous selector) is not acted on here either. Nothing
-//! is kept that a restart would miss: like upstream's, the memory of recommendations begins anew with the current size.
+//! is kept that a restart would miss: scale calls are on record in an annotation, and the size at first sight is
+//! remembered as upstream remembers it.
 
 mod follower;
 mod pods;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +24,12 @@ use k8s_openapi::api::core::v1::Event;
 use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use follower::Follower;
+use follower::{Follower, Wakes};
 
 const COMPONENT: &str = "fast-horizontal-pod-autoscaler";
 /// Autoscalers followed at the same time; more would ask metrics APIs more than they bear.
@@ -42,7 +44,14 @@ pub struct FastAutoscalerConfig {
     pub metrics_freshness: Duration,
     /// How long a scale that was read serves looks at metrics that have not changed.
     pub scale_freshness: Duration,
+    /// How often who waits for pushed metrics looks without any.
+    pub resync_period: Duration,
+    /// Tells the names of metrics that were pushed and have changed; without it nobody waits for them.
+    pub pushes: Option<Pushes>,
 }
+
+/// Names of metrics whose values have changed.
+type Pushes = broadcast::Sender<Arc<BTreeSet<String>>>;
 
 impl Default for FastAutoscalerConfig {
     fn default() -> Self {
@@ -50,6 +59,8 @@ impl Default for FastAutoscalerConfig {
             flags: Flags::default(),
             metrics_freshness: Duration::from_millis(50),
             scale_freshness: Duration::from_secs(5),
+            resync_period: Duration::from_secs(15),
+            pushes: None,
         }
     }
 }
@@ -91,6 +102,7 @@ pub async fn run_fast_horizontal_pod_autoscaler(
         metrics_freshness: config.metrics_freshness,
         field_manager: COMPONENT,
     };
+    let mut pushes = config.pushes.as_ref().map(broadcast::Sender::subscribe);
     let context = Arc::new(Context {
         autoscaler: Autoscaler::new(client.clone(), settings),
         client: client.clone(),
@@ -111,6 +123,7 @@ pub async fn run_fast_horizontal_pod_autoscaler(
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = fleet.tasks.join_next() => {}
+            pushed = next_push(&mut pushes) => fleet.wake(pushed.as_deref()),
             change = changes.next() => match change {
                 Some(Ok(change)) => fleet.take(change, &mut listed).await,
                 Some(Err(error)) if is_absent(&error) => {
@@ -141,9 +154,39 @@ fn is_absent(error: &watcher::Error) -> bool {
     }
 }
 
+/// The metrics that were pushed next; none: any of them may have been.
+async fn next_push(
+    pushes: &mut Option<broadcast::Receiver<Arc<BTreeSet<String>>>>,
+) -> Option<Arc<BTreeSet<String>>> {
+    if let Some(receiver) = pushes {
+        match receiver.recv().await {
+            Ok(names) => return Some(names),
+            Err(RecvError::Lagged(_)) => return None,
+            Err(RecvError::Closed) => *pushes = None,
+        }
+    }
+    std::future::pending().await
+}
+
+/// Whether an autoscaler looks at one of these metrics.
+fn looks_at(autoscaler: &HorizontalPodAutoscaler, names: &BTreeSet<String>) -> bool {
+    let spec = autoscaler.spec.as_ref();
+    let mut metrics = spec
+        .into_iter()
+        .flat_map(|spec| spec.metrics.iter().flatten());
+    metrics.any(|metric| {
+        let pods = metric.pods.as_ref().map(|source| &source.metric.name);
+        let object = metric.object.as_ref().map(|source| &source.metric.name);
+        let external = metric.external.as_ref().map(|source| &source.metric.name);
+        let name = pods.or(object).or(external);
+        name.is_some_and(|name| names.contains(name))
+    })
+}
+
 /// One autoscaler that is followed; dropping it ends the follower.
 struct Followed {
     newest: watch::Sender<Arc<HorizontalPodAutoscaler>>,
+    pushed: Arc<Notify>,
     stop: CancellationToken,
     complaint: Option<String>,
 }
@@ -192,6 +235,16 @@ impl Fleet {
         }
     }
 
+    /// Wakes who looks at these metrics; without names, everybody.
+    fn wake(&self, names: Option<&BTreeSet<String>>) {
+        for followed in self.followed.values() {
+            let autoscaler = followed.newest.borrow();
+            if names.is_none_or(|names| looks_at(&autoscaler, names)) {
+                followed.pushed.notify_one();
+            }
+        }
+    }
+
     async fn see(&mut self, autoscaler: HorizontalPodAutoscaler) {
         let key = key_of(&autoscaler);
         let is_going = autoscaler.meta().deletion_timestamp.is_some();
@@ -233,6 +286,7 @@ impl Fleet {
             .await;
         let refused = Followed {
             newest: watch::Sender::new(Arc::clone(autoscaler)),
+            pushed: Arc::default(),
             stop: CancellationToken::new(),
             complaint: Some(complaint),
         };
@@ -243,15 +297,31 @@ impl Fleet {
         if let Some(known) = self.followed.get(&key)
             && known.complaint.is_none()
         {
-            known.newest.send_replace(autoscaler);
+            // Nobody need look anew because of a status or of what the fast path itself put on record.
+            known.newest.send_if_modified(|held| {
+                let asks = |one: &HorizontalPodAutoscaler| {
+                    let path = FastPath::of(one.metadata.annotations.as_ref());
+                    (one.spec.clone(), path)
+                };
+                let is_news = asks(held) != asks(&autoscaler);
+                *held = autoscaler;
+                is_news
+            });
             return;
         }
         let stop = self.shutdown.child_token();
         let newest = watch::Sender::new(autoscaler);
-        let follower = Follower::new(Arc::clone(&self.context), newest.subscribe(), stop.clone());
+        let pushed = Arc::<Notify>::default();
+        let wakes = Wakes {
+            newest: newest.subscribe(),
+            pushed: Arc::clone(&pushed),
+            stop: stop.clone(),
+        };
+        let follower = Follower::new(Arc::clone(&self.context), wakes);
         self.tasks.spawn(follower.run());
         let followed = Followed {
             newest,
+            pushed,
             stop,
             complaint: None,
         };

@@ -1,13 +1,15 @@
 //! The fast path against a real API server, with metrics that the test plays and no other autoscaler's controller.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use elastic_controllers::{FastAutoscalerConfig, run_fast_horizontal_pod_autoscaler};
-use elastic_core::names::{FAST_DIRECTION, FAST_SYNC_PERIOD};
+use elastic_core::names::{FAST_DIRECTION, FAST_SCALINGS, FAST_SYNC_PERIOD};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Event;
+use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use local_apiserver::testing::{PlayedMetrics, TestServer};
 use serde_json::{Value, json};
@@ -21,6 +23,8 @@ struct Scene {
     deployments: Api<Deployment>,
     autoscalers: Api<HorizontalPodAutoscaler>,
     events: Api<Event>,
+    client: Client,
+    running: Option<tokio::task::JoinHandle<()>>,
     shutdown: CancellationToken,
     _server: TestServer,
 }
@@ -34,20 +38,26 @@ impl Drop for Scene {
 impl Scene {
     /// A Deployment of two replicas, a queue of 60, and the fast path.
     async fn start() -> Self {
+        Self::start_with(FastAutoscalerConfig::default()).await
+    }
+
+    async fn start_with(config: FastAutoscalerConfig) -> Self {
         let server = TestServer::start().await;
         let metrics = Arc::new(PlayedMetrics::default());
         let client = metrics.client(server.client());
         let shutdown = CancellationToken::new();
-        tokio::spawn(run_fast_horizontal_pod_autoscaler(
+        let running = tokio::spawn(run_fast_horizontal_pod_autoscaler(
             client.clone(),
-            FastAutoscalerConfig::default(),
+            config,
             shutdown.clone(),
         ));
         let scene = Scene {
             metrics,
             deployments: Api::default_namespaced(client.clone()),
             autoscalers: Api::default_namespaced(client.clone()),
-            events: Api::default_namespaced(client),
+            events: Api::default_namespaced(client.clone()),
+            client,
+            running: Some(running),
             shutdown,
             _server: server,
         };
@@ -89,13 +99,34 @@ impl Scene {
                 "minReplicas": 1, "maxReplicas": 20,
                 "metrics": [{"type": "External", "external": {"metric": {"name": "queue"},
                     "target": {"type": "AverageValue", "averageValue": "30"}}}],
-                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}},
+                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0},
+                    "scaleUp": {"policies": [{"type": "Pods", "value": 100, "periodSeconds": 1}]}}},
         }))
         .unwrap();
         self.autoscalers
             .create(&PostParams::default(), &autoscaler)
             .await
             .unwrap();
+    }
+
+    async fn behave(&self, behavior: Value) {
+        let patch = Patch::Merge(json!({"spec": {"behavior": behavior}}));
+        self.autoscalers
+            .patch("h", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
+    /// Ends the fast path and begins it anew, as another replica does that takes over.
+    async fn restart(&mut self) {
+        self.shutdown.cancel();
+        self.running.take().unwrap().await.unwrap();
+        self.shutdown = CancellationToken::new();
+        self.running = Some(tokio::spawn(run_fast_horizontal_pod_autoscaler(
+            self.client.clone(),
+            FastAutoscalerConfig::default(),
+            self.shutdown.clone(),
+        )));
     }
 
     async fn annotate(&self, annotations: Value) {
@@ -129,13 +160,18 @@ impl Scene {
 
     /// Waits until the metric was asked for some more times, so that what was set before has been decided on.
     async fn until_looked_at(&self, times: u64) {
-        let before = self.metrics.times_asked(QUEUE);
+        self.until_asked(self.metrics.times_asked(QUEUE) + times)
+            .await;
+    }
+
+    /// Waits until the metric was asked for so many times in all.
+    async fn until_asked(&self, times: u64) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while self.metrics.times_asked(QUEUE) < before + times {
+        while self.metrics.times_asked(QUEUE) < times {
             let asked = self.metrics.times_asked(QUEUE);
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "asked {before} times, then {asked}"
+                "asked {asked} times, wanted {times}"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -273,4 +309,78 @@ async fn a_failing_metric_is_told_once_and_changes_nothing() {
     assert_eq!(scene.replicas().await, 2);
     scene.queue(180);
     scene.until_replicas(6).await;
+}
+
+/// Sizes that follow from a seed, each further from the one before than what is tolerated.
+fn sizes(mut seed: u32, count: usize) -> Vec<i32> {
+    let mut sizes = Vec::new();
+    let mut last = 2;
+    while sizes.len() < count {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let size = 1 + (seed >> 24) as i32 % 20;
+        if (size - last).abs() * 10 > last {
+            sizes.push(size);
+            last = size;
+        }
+    }
+    sizes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pushed_change_alone_moves_the_replicas_and_nothing_is_asked_in_between() {
+    let (pushes, _) = tokio::sync::broadcast::channel::<Arc<BTreeSet<String>>>(4);
+    // Nothing but a push makes it look: the period is longer than the test.
+    let config = FastAutoscalerConfig {
+        resync_period: Duration::from_secs(3_600),
+        scale_freshness: Duration::from_secs(3_600),
+        pushes: Some(pushes.clone()),
+        ..FastAutoscalerConfig::default()
+    };
+    let scene = Scene::start_with(config).await;
+    let annotations = json!({FAST_SYNC_PERIOD: "pushed", FAST_DIRECTION: "both"});
+    scene.autoscaler(annotations).await;
+    scene.until_asked(1).await;
+    let names = |name: &str| Arc::new(BTreeSet::from([name.to_owned()]));
+    for size in sizes(7, 12) {
+        scene.queue(30 * size);
+        let before = scene.metrics.times_asked(QUEUE);
+        // Somebody else's metric is nobody's business here.
+        pushes.send(names("other")).unwrap();
+        pushes.send(names("queue")).unwrap();
+        scene.until_replicas(size).await;
+        scene.report(size).await;
+        let asked = scene.metrics.times_asked(QUEUE) - before;
+        assert!(asked <= 2, "asked {asked} times for one push of {size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rate_policies_count_what_was_done_before_a_restart() {
+    let mut scene = Scene::start().await;
+    scene.autoscaler(json!({})).await;
+    let slowly =
+        json!({"scaleUp": {"policies": [{"type": "Pods", "value": 4, "periodSeconds": 1800}]}});
+    scene.behave(slowly).await;
+    scene.annotate(fast()).await;
+    scene.queue(3_000);
+    scene.until_replicas(6).await;
+    scene.report(6).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let autoscaler = scene.autoscalers.get("h").await.unwrap();
+        let annotations = autoscaler.metadata.annotations.unwrap_or_default();
+        if let Some(record) = annotations.get(FAST_SCALINGS) {
+            assert!(record.contains("\"to\":6"), "{record}");
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{annotations:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    scene.restart().await;
+    scene.until_looked_at(5).await;
+    assert_eq!(
+        scene.replicas().await,
+        6,
+        "four in half an hour, and they are used up"
+    );
 }

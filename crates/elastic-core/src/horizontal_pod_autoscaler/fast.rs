@@ -12,6 +12,9 @@ pub const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// The longest period: the ordinary controller is not slower.
 pub const PERIOD_MAX: Duration = Duration::from_secs(15);
 
+/// Instead of a period: looks only when a metric was pushed.
+const PUSHED: &str = "pushed";
+
 /// In which directions the fast path scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -24,8 +27,8 @@ pub enum Direction {
 /// How an autoscaler takes the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FastPath {
-    /// From one look to the next.
-    pub period: Duration,
+    /// From one look to the next; none: a look when a metric was pushed.
+    pub period: Option<Duration>,
     /// In which directions it scales.
     pub direction: Direction,
 }
@@ -44,11 +47,14 @@ impl FastPath {
         let Some(period) = value(FAST_SYNC_PERIOD) else {
             return Ok(None);
         };
-        let period = parse_period(period).ok_or_else(|| {
-            format!(
-                "annotation {FAST_SYNC_PERIOD} is {period:?}, expected a time from 100ms to 15s such as 1s or 250ms"
-            )
-        })?;
+        let period = match period {
+            PUSHED => None,
+            period => Some(parse_period(period).ok_or_else(|| {
+                format!(
+                    "annotation {FAST_SYNC_PERIOD} is {period:?}, expected a time from 100ms to 15s such as 1s or 250ms, or {PUSHED}"
+                )
+            })?),
+        };
         let direction = match value(FAST_DIRECTION) {
             None | Some("up") => Direction::Up,
             Some("both") => Direction::Both,
@@ -103,12 +109,14 @@ mod tests {
         assert_eq!(FastPath::of(None), Ok(None));
         assert_eq!(of(&[(FAST_DIRECTION, "both")]), Ok(None));
         let path = of(&[(FAST_SYNC_PERIOD, "250ms")]).unwrap().unwrap();
-        assert_eq!(path.period, Duration::from_millis(250));
+        assert_eq!(path.period, Some(Duration::from_millis(250)));
         assert_eq!(path.direction, Direction::Up);
         let both = of(&[(FAST_SYNC_PERIOD, "1.5s"), (FAST_DIRECTION, "both")]);
         let path = both.unwrap().unwrap();
-        assert_eq!(path.period, Duration::from_millis(1_500));
+        assert_eq!(path.period, Some(Duration::from_millis(1_500)));
         assert_eq!(path.direction, Direction::Both);
+        let pushed = of(&[(FAST_SYNC_PERIOD, "pushed")]).unwrap().unwrap();
+        assert_eq!(pushed.period, None);
     }
 
     #[test]
@@ -139,7 +147,7 @@ mod tests {
             ..Decision::default()
         };
         let path = |direction| FastPath {
-            period: PERIOD_MIN,
+            period: Some(PERIOD_MIN),
             direction,
         };
         for (direction, replicas, reason, is_allowed) in [

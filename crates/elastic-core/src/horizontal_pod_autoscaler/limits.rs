@@ -14,6 +14,8 @@ pub struct Memory {
     recommendations: Vec<(Timestamp, i32)>,
     scale_ups: Vec<(Timestamp, i32)>,
     scale_downs: Vec<(Timestamp, i32)>,
+    has_seen_initial: bool,
+    learnt_until: Option<Timestamp>,
 }
 
 /// A condition's status, reason and message.
@@ -81,9 +83,25 @@ const DOWN_LIMIT: Finding = (
 impl Memory {
     /// Remembers the size at first sight, so that a restart does not shrink at once.
     pub fn see_initial(&mut self, current: i32, now: Timestamp) {
-        if self.recommendations.is_empty() {
-            self.recommendations.push((now, current));
+        if !self.has_seen_initial {
+            self.has_seen_initial = true;
+            self.recommended(current, now);
         }
+    }
+
+    /// Remembers what was recommended at some time.
+    pub(super) fn recommended(&mut self, replicas: i32, at: Timestamp) {
+        remember(&mut self.recommendations, |_| false, (at, replicas));
+    }
+
+    /// Up to when others' scale calls are known.
+    pub(super) fn learnt_until(&self) -> Option<Timestamp> {
+        self.learnt_until
+    }
+
+    /// Scale calls on record up to then are known.
+    pub fn has_learnt(&mut self, until: Timestamp) {
+        self.learnt_until = self.learnt_until.max(Some(until));
     }
 
     /// Remembers that a scale call went through. Only rate policies look at it.

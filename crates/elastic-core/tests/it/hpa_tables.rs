@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use elastic_core::horizontal_pod_autoscaler::{
-    Decision, Flags, Memory, Observed, Outcome, PodView, Reading, ReadyView, Sample, decide,
-    is_scaled_to_zero, next_status,
+    Decision, Flags, Memory, Observed, Outcome, PodView, Reading, ReadyView, Sample, SelectorFault,
+    Selectors, decide, is_scaled_to_zero, next_status,
 };
+use elastic_core::label_query::LabelQuery;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
@@ -364,5 +365,72 @@ proptest! {
             }
         }
         prop_assert!(decision.events.iter().all(|event| !event.message.is_empty()));
+    }
+
+    /// Asleep is what the autoscaler itself put to sleep: zero only where the minimum allows it, never on a failing
+    /// metric, told by the condition, and woken by the first work.
+    #[test]
+    fn sleep_is_what_the_condition_says_and_work_ends_it(
+        queue in prop::collection::vec(prop::option::weighted(0.8, 0_i64..400), 1..30), min in 0_i32..3,
+    ) {
+        let mut scene = Scene::new(spec(min, 10, external(average("30"), Value::Null)), 2);
+        let at_once = json!({"scaleDown": {"stabilizationWindowSeconds": 0}});
+        scene.spec.behavior = Some(serde_json::from_value(at_once).unwrap());
+        for work in queue {
+            let before = scene.size;
+            let reading = work.map(|work| Reading::Whole(1_000 * work));
+            let decision = scene.decide(vec![reading.ok_or_else(|| "gone".to_owned())]);
+            let outcome = match &decision.rescale {
+                Some(_) => Outcome::Scaled,
+                None => Outcome::Unneeded,
+            };
+            scene.status = next_status(&scene.status, before, &decision, &outcome, now());
+            scene.size = decision.rescale.as_ref().map_or(before, |rescale| rescale.replicas);
+            scene.pods = pods(usize::try_from(scene.size).unwrap());
+            prop_assert!(scene.size >= min);
+            prop_assert_eq!(is_scaled_to_zero(&scene.status), scene.size == 0);
+            match work {
+                None => prop_assert_eq!(scene.size, before, "nothing is known"),
+                Some(0) => prop_assert_eq!(scene.size, min),
+                Some(_) => prop_assert!(scene.size > 0),
+            }
+        }
+    }
+
+    /// Pods that two autoscalers select stop exactly those two, in whichever order they come, until one is gone.
+    #[test]
+    fn shared_pods_stop_exactly_those_who_share_them(
+        labels in prop::collection::vec(0_usize..3, 2..5), gone in 0_usize..5,
+    ) {
+        let query = |label: usize| LabelQuery::parse(&format!("app=a{label}")).unwrap();
+        let of = |label: usize| {
+            let mut pod = pods(1).remove(0);
+            pod.labels = Some(BTreeMap::from([("app".to_owned(), format!("a{label}"))]));
+            vec![pod]
+        };
+        let mut known = Selectors::default();
+        for (index, label) in labels.iter().enumerate().rev() {
+            known.note("shop", &format!("h{index}"), query(*label));
+        }
+        let gone = gone % labels.len();
+        for is_gone in [false, true] {
+            for (index, label) in labels.iter().enumerate().filter(|(index, _)| !is_gone || *index != gone) {
+                let sharers: Vec<String> = (0..labels.len())
+                    .filter(|other| labels[*other] == *label && (!is_gone || *other != gone))
+                    .map(|other| format!("shop/h{other}"))
+                    .collect();
+                let found = known.check("shop", &format!("app=a{label}"), &of(*label));
+                match found {
+                    Ok(()) => prop_assert_eq!(sharers.len(), 1, "h{} of {:?}", index, labels),
+                    Err(SelectorFault::Ambiguous(message)) => {
+                        let wanted = format!("pods by selector app=a{label} are controlled by multiple HPAs: [{}]", sharers.join(" "));
+                        prop_assert_eq!(message, wanted);
+                    }
+                    Err(other) => prop_assert!(false, "{:?}", other),
+                }
+                prop_assert!(known.check("other", "app=a0", &of(*label)).is_ok(), "namespaces are apart");
+            }
+            known.forget("shop", &format!("h{gone}"));
+        }
     }
 }

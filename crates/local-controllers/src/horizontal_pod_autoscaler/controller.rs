@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use elastic_autoscaler::{Autoscaler, AutoscalerSettings, PodSource, Subject};
-use elastic_core::horizontal_pod_autoscaler::{EventText, Memory, PodView};
+use elastic_core::horizontal_pod_autoscaler::{EventText, Memory, PodView, scalings_of};
 use elastic_core::label_query::LabelQuery;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
@@ -126,6 +126,9 @@ impl Controller {
             status: &previous,
         };
         let mut memory = self.memories().get(key).cloned().unwrap_or_default();
+        // What the fast path did counts here too, so that the two do not undo each other's work.
+        let others = scalings_of(autoscaler.metadata.annotations.as_ref());
+        memory.learn(spec.behavior.as_ref(), &others, Timestamp::now());
         let cycle = self
             .autoscaler
             .cycle(subject, &self.pods, &mut memory, Timestamp::now)

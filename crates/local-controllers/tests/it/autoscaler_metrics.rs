@@ -315,3 +315,55 @@ async fn recorded_cases_end_as_recorded_and_ask_what_was_asked() {
         case.compare().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_fast_path_has_raised_is_lowered_after_the_window_only() {
+    let (world, metrics) = start().await;
+    let queue = "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue";
+    let series = json!({"metricName": "queue", "timestamp": ago(0), "value": "20"});
+    metrics.set(queue, &json!({"items": [series]}));
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "t"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "t"}},
+        "template": {"metadata": {"labels": {"app": "t"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    world.act("POST", deployments, deployment).await;
+    let reported = json!({"status": {"replicas": 2}});
+    world
+        .act("PATCH", &format!("{deployments}/t/status"), reported)
+        .await;
+    let autoscalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let autoscaler = json!({"metadata": {"name": "h"}, "spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "t"}, "maxReplicas": 20,
+        "metrics": [{"type": "External", "external": {"metric": {"name": "queue"},
+            "target": {"type": "AverageValue", "averageValue": "10"}}}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 300}}}});
+    world.act("POST", autoscalers, autoscaler).await;
+    let path = format!("{autoscalers}/h");
+    let condition = |found: &Value, wanted: &str| {
+        let all = found["status"]["conditions"].as_array().cloned();
+        let mut all = all.unwrap_or_default().into_iter();
+        all.any(|one| one["reason"] == wanted)
+    };
+    world
+        .until(&path, "looked at", |found| {
+            condition(found, "ValidMetricFound")
+        })
+        .await;
+    // A peak that nobody but the fast path saw.
+    let record = json!([{"at": Timestamp::now(), "from": 2, "to": 6}]).to_string();
+    let annotated = json!({"metadata": {"annotations": {"autoscaling.alibabacloud.com/fast-scalings": record}}});
+    world.act("PATCH", &path, annotated).await;
+    let scale = json!({"spec": {"replicas": 6}, "status": {}});
+    let raised = world.act("PATCH", &format!("{deployments}/t"), scale).await;
+    assert_eq!(raised["spec"]["replicas"], 6);
+    let series = json!({"metricName": "queue", "timestamp": ago(0), "value": "5"});
+    metrics.set(queue, &json!({"items": [series]}));
+    world
+        .until(&path, "kept", |found| {
+            condition(found, "ScaleDownStabilized")
+        })
+        .await;
+    let kept = world
+        .act("GET", &format!("{deployments}/t"), Value::Null)
+        .await;
+    assert_eq!(kept["spec"]["replicas"], 6);
+}
