@@ -121,6 +121,14 @@ impl EciError {
         )
     }
 
+    /// Nobody sells this size, in no zone; another size may do.
+    pub fn is_size_not_sold(&self) -> bool {
+        matches!(
+            self.code(),
+            "InvalidParameter.CPU.Memory" | "InvalidParam.CpuOrMemorySpec"
+        )
+    }
+
     /// The vSwitch has no free address; another one may.
     pub fn is_address_exhausted(&self) -> bool {
         self.code() == "InvalidVSwitchId.IpNotEnough"

@@ -226,6 +226,11 @@ async fn try_create(
                     rest(shared, place, &error);
                     last = Some(error);
                 }
+                // No place helps, but the pod may name another size.
+                Err(error) if error.is_size_not_sold() => {
+                    last = Some(error);
+                    break;
+                }
                 Err(error) => return Err(hopeless(shared, &error)),
             }
         }
@@ -266,6 +271,11 @@ fn hopeless(shared: &Shared, error: &EciError) -> Failure {
 }
 
 fn nowhere(places: usize, last: Option<&EciError>) -> Failure {
+    if let Some(error) = last.filter(|error| error.is_size_not_sold()) {
+        let remedy =
+            "change the requests of its containers, or the annotation k8s.aliyun.com/eci-use-specs";
+        return Failure::Refused(format!("{}; {remedy}", describe(error)));
+    }
     let exhausted = last.is_some_and(EciError::is_address_exhausted);
     Failure::Later {
         reason: if exhausted { "IpNotEnough" } else { "NoStock" },
@@ -319,6 +329,17 @@ fn describe(error: &EciError) -> String {
     }
 }
 
+/// Every answer has another id; the same refusal again is no news.
+fn without_request_id(message: &str) -> String {
+    const MARK: &str = ", request ";
+    let (mut gist, mut rest) = (String::with_capacity(message.len()), message);
+    while let Some((before, after)) = rest.split_once(MARK) {
+        gist.push_str(before);
+        rest = after.find(')').map_or("", |end| &after[end..]);
+    }
+    gist + rest
+}
+
 async fn failed(shared: &Shared, pod: &Pod, uid: &str, failure: Failure) {
     let fail_fast = translate::options_of(pod).is_ok_and(|options| options.fail_fast);
     let (reason, message, for_good) = match failure {
@@ -336,8 +357,9 @@ async fn failed(shared: &Shared, pod: &Pod, uid: &str, failure: Failure) {
         notes.failures = notes.failures.saturating_add(1);
         notes.memory.refused = for_good;
         notes.memory.retry_at = Some(Instant::now() + backoff(shared, notes.failures));
-        let news = notes.last_problem != message;
-        notes.last_problem.clone_from(&message);
+        let gist = without_request_id(&message);
+        let news = notes.last_problem != gist;
+        notes.last_problem = gist;
         news
     };
     tracing::warn!(
@@ -368,4 +390,30 @@ fn backoff(shared: &Shared, failures: u32) -> Duration {
         .retry_first
         .saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(shared.timing.retry_most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_refusal_with_another_request_id_is_the_same() {
+        let told = |id: &str| {
+            format!(
+                "no zone, last: A was refused with B (http 400, request {id}): no; C (http 403, request {id}): x"
+            )
+        };
+        assert_eq!(
+            without_request_id(&told("1-2")),
+            without_request_id(&told("3"))
+        );
+        assert_eq!(
+            without_request_id(&told("1")),
+            "no zone, last: A was refused with B (http 400): no; C (http 403): x"
+        );
+        for odd in ["", ", request ", "a, request b", "plain"] {
+            without_request_id(odd);
+        }
+        assert_eq!(without_request_id("plain"), "plain");
+    }
 }

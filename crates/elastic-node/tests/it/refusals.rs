@@ -82,6 +82,15 @@ const ROWS: &[Row] = &[
         "spec.volumes[disk]",
         "a claim bound to an NFS volume",
     ),
+    // Only the cloud knows what it sells.
+    (
+        "size",
+        |pod| {
+            container(pod)["resources"] = json!({"requests": {"cpu": "4000", "memory": "9000Gi"}})
+        },
+        "InvalidParameter.CPU.Memory",
+        "change the requests of its containers",
+    ),
     // A DaemonSet's pod tolerates everything and so comes to virtual nodes too.
     (
         "daemon",

@@ -280,39 +280,13 @@ async fn remove(
     patience: std::time::Duration,
     cloud: CloudPlaceArguments,
 ) -> anyhow::Result<()> {
-    let installed = status::installed(client)
-        .await
-        .context("look for the installation")?;
-    let mut variables: BTreeMap<String, String> = installed
-        .map(|options| options.environment)
-        .unwrap_or_default();
-    variables.extend(
-        environment()
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty()),
-    );
-    let cluster_id = match cloud
-        .cluster_id
-        .or_else(|| named(&variables, "ALIYUN_CLUSTERID"))
-    {
-        Some(id) => id,
-        None => cluster_uid(client).await?,
-    };
+    let cloud = CloudOfCluster::find(client, cloud).await?;
+    let cluster_id = cloud.cluster_id(client).await?;
     let eci = if abandon.groups {
         None
     } else {
-        let region = cloud.region.or_else(|| named(&variables, "ECI_REGION"));
-        let region = region.context(
-            "--region is missing; the cloud is asked whether container groups are left (or leave them with --abandon groups)",
-        )?;
-        if let Some(endpoint) = cloud.endpoint {
-            variables.insert("ECI_ENDPOINT".to_string(), endpoint);
-        }
-        let (credentials, source) =
-            credentials::find(client, &variables, METADATA_ENDPOINT).await?;
-        tracing::info!(%source, "access key found");
-        let config = EciConfig::new(endpoints(&region, &variables).eci, region, credentials);
-        Some(EciClient::new(config, ClientSources::system()).context("use the cloud's endpoint")?)
+        let why = "the cloud is asked whether container groups are left (or leave them with --abandon groups)";
+        Some(cloud.eci(client, why).await?)
     };
     let options = UninstallOptions {
         cluster_id,
@@ -325,17 +299,6 @@ async fn remove(
     .await?;
     printer::note(format!("Addon {ADDON} uninstalled."));
     Ok(())
-}
-
-fn named(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
-    variables.get(name).filter(|text| !text.is_empty()).cloned()
-}
-
-async fn cluster_uid(client: &Client) -> anyhow::Result<String> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let system = namespaces.get(NAMESPACE).await;
-    let system = system.context("read the namespace whose UID names the cluster")?;
-    Ok(system.uid().unwrap_or_default())
 }
 
 #[cfg(test)]

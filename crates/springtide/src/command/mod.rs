@@ -2,6 +2,7 @@
 
 mod addon;
 pub(crate) mod cloud;
+mod cloud_of_cluster;
 mod cron;
 mod down;
 mod exporter;

@@ -1,12 +1,14 @@
 //! `springtide cloud` on a served cluster whose groups exist on paper.
 
+use std::process::Command;
+
 use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
 use cloud_api::model::describe::Tag;
 use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
 use elastic_core::names::tags;
 use serde_json::{Value, json};
 
-use crate::cluster::{TestCluster, refusal, springtide, wait_for};
+use crate::cluster::{PROGRAM, TestCluster, refusal, springtide, wait_for};
 
 /// Runs `springtide cloud …`; gives what it printed.
 fn cloud(cluster: &TestCluster, arguments: &[&str]) -> String {
@@ -113,6 +115,26 @@ fn orphan(cluster: &TestCluster) -> String {
     made.unwrap().container_group_id
 }
 
+/// The same question as it is asked about any cluster: by its kubeconfig and the cloud's public interface alone.
+fn orphans_elsewhere(cluster: &TestCluster) -> Value {
+    let status = cluster.status();
+    let text = |pointer: &str| status.pointer(pointer).unwrap().as_str().unwrap();
+    let kubeconfig = cluster.data_dir().join("kubeconfig");
+    let endpoint = format!("http://{}", text("/cloud/eci/endpoint"));
+    let output = Command::new(PROGRAM)
+        .args(["cloud", "orphans", "-o", "json", "--kubeconfig"])
+        .arg(kubeconfig)
+        .args(["--region", text("/cloud/region"), "--endpoint", &endpoint])
+        .args(["--cluster-id", text("/clusterId")])
+        .env("ECI_ACCESS_KEY", text("/cloud/accessKeyId"))
+        .env("ECI_SECRET_KEY", text("/cloud/accessKeySecret"))
+        .output()
+        .unwrap();
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", shown(&output.stderr));
+    read(&shown(&output.stdout))
+}
+
 #[test]
 fn a_group_is_restarted_and_deleted_by_hand_and_what_has_no_pod_is_removed() {
     let mut cluster = TestCluster::start(&["--workers", "0", "--simulated"]);
@@ -127,6 +149,7 @@ fn a_group_is_restarted_and_deleted_by_hand_and_what_has_no_pod_is_removed() {
     let orphans = read(&cloud(&cluster, &["orphans", "-o", "json"]));
     assert_eq!(orphans[0]["ContainerGroupId"], json!(left), "{orphans:#}");
     assert_eq!(orphans.as_array().unwrap().len(), 1, "{orphans:#}");
+    assert_eq!(orphans_elsewhere(&cluster), orphans);
     cloud(&cluster, &["orphans", "--delete"]);
     wait_for("only the group with a pod is left", 60, || {
         let groups = listed();

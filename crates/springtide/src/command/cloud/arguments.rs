@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::{ClusterArguments, Output, parse_duration};
+use crate::cli::{CloudPlaceArguments, ClusterArguments, Output, parse_duration};
 
 /// The local cloud: its container groups, faults on demand, users, network file systems, public addresses.
 #[derive(Debug, Args)]
@@ -21,8 +21,13 @@ pub enum CloudCommand {
     /// List container groups, or delete, restart, update them.
     #[command(args_conflicts_with_subcommands = true)]
     Groups(GroupsArguments),
-    /// List groups of this cluster whose pod does not live in it any more.
+    /// List groups of a cluster whose pod does not live in it any more: the local one, or any with the add-on.
     Orphans {
+        /// Another cluster than the local one; its add-on says where its cloud is.
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+        #[command(flatten)]
+        place: CloudPlaceArguments,
         /// Delete them.
         #[arg(long)]
         delete: bool,

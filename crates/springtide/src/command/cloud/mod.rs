@@ -22,6 +22,17 @@ pub(crate) use logs::client as log_client;
 
 pub async fn run(arguments: CloudArguments) -> anyhow::Result<ExitCode> {
     let CloudArguments { cluster, command } = arguments;
+    if let CloudCommand::Orphans {
+        kubeconfig: Some(kubeconfig),
+        place,
+        delete,
+        output,
+    } = command
+    {
+        let place = orphans::Place::elsewhere(&kubeconfig, place).await?;
+        orphans::run(&place, delete, output).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let data_dir = DataDir::new(&cluster.data_dir);
     let Some(status) = ClusterStatus::read(&data_dir)? else {
         anyhow::bail!(
@@ -32,8 +43,9 @@ pub async fn run(arguments: CloudArguments) -> anyhow::Result<ExitCode> {
     };
     match command {
         CloudCommand::Groups(arguments) => groups::run(&status, arguments).await?,
-        CloudCommand::Orphans { delete, output } => {
-            orphans::run(&data_dir, &status, delete, output).await?;
+        CloudCommand::Orphans { delete, output, .. } => {
+            let place = orphans::Place::local(&data_dir, &status).await?;
+            orphans::run(&place, delete, output).await?;
         }
         CloudCommand::Fault(command) => faults::run(&Control::new(&status.cloud)?, command).await?,
         CloudCommand::User(command) => user(&Control::new(&status.cloud)?, command).await?,

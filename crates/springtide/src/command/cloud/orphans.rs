@@ -1,41 +1,79 @@
 //! `springtide cloud orphans`: groups that cost money for a pod that is gone.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::Context;
+use cloud_api::EciClient;
 use cloud_api::model::ContainerGroup;
 use cloud_api::model::describe::{DescribeContainerGroupsRequest, Tag};
 use elastic_core::names::tags;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
 use super::groups;
-use crate::cli::Output;
+use crate::cli::{CloudPlaceArguments, Output};
 use crate::cluster::eci_client;
+use crate::command::client_from;
+use crate::command::cloud_of_cluster::{CloudOfCluster, cluster_uid};
 use crate::data_dir::DataDir;
 use crate::printer;
 use crate::status::ClusterStatus;
 
-pub async fn run(
-    data_dir: &DataDir,
-    status: &ClusterStatus,
-    delete: bool,
-    output: Output,
-) -> anyhow::Result<()> {
-    let cloud = eci_client(&status.cloud)?;
-    let kubernetes = crate::command::client(data_dir).await?;
-    let own = DescribeContainerGroupsRequest {
-        tag: vec![Tag {
-            key: tags::CLUSTER.to_string(),
-            value: status.cluster_id.clone(),
-        }],
-        ..Default::default()
-    };
-    // Groups first: a group that is listed has its pod before it, so a living one is found afterwards.
-    let listed = cloud.all_container_groups(own).await;
-    let listed = listed.context("list the cloud's container groups")?;
-    let pods: Api<Pod> = Api::all(kubernetes);
+/// Where groups and pods are looked for.
+pub struct Place {
+    cloud: EciClient,
+    kubernetes: Client,
+    /// A cluster may have been named anew; groups keep the tag they were made with.
+    cluster_ids: BTreeSet<String>,
+}
+
+impl Place {
+    /// The local cluster: its own virtual nodes', and those of an add-on installed on it.
+    pub async fn local(data_dir: &DataDir, status: &ClusterStatus) -> anyhow::Result<Self> {
+        let kubernetes = crate::command::client(data_dir).await?;
+        let installed = cluster_uid(&kubernetes).await?;
+        Ok(Self {
+            cloud: eci_client(&status.cloud)?,
+            kubernetes,
+            cluster_ids: BTreeSet::from([status.cluster_id.clone(), installed]),
+        })
+    }
+
+    /// Any cluster that the add-on is installed on.
+    pub async fn elsewhere(kubeconfig: &Path, flags: CloudPlaceArguments) -> anyhow::Result<Self> {
+        let kubernetes = client_from(kubeconfig).await?;
+        let cloud = CloudOfCluster::find(&kubernetes, flags).await?;
+        let why = "name the region whose container groups are looked at";
+        Ok(Self {
+            cloud: cloud.eci(&kubernetes, why).await?,
+            cluster_ids: BTreeSet::from([cloud.cluster_id(&kubernetes).await?]),
+            kubernetes,
+        })
+    }
+
+    /// Groups come first: a group that is listed has its pod before it, so a living one is found afterwards.
+    async fn groups(&self) -> anyhow::Result<Vec<ContainerGroup>> {
+        let mut all = Vec::new();
+        for id in &self.cluster_ids {
+            let own = DescribeContainerGroupsRequest {
+                tag: vec![Tag {
+                    key: tags::CLUSTER.to_string(),
+                    value: id.clone(),
+                }],
+                ..Default::default()
+            };
+            let listed = self.cloud.all_container_groups(own).await;
+            all.extend(listed.context("list the cloud's container groups")?);
+        }
+        Ok(all)
+    }
+}
+
+pub async fn run(place: &Place, delete: bool, output: Output) -> anyhow::Result<()> {
+    let listed = place.groups().await?;
+    let pods: Api<Pod> = Api::all(place.kubernetes.clone());
     let pods = pods
         .list(&ListParams::default())
         .await
@@ -49,7 +87,7 @@ pub async fn run(
     }
     if delete {
         for group in &orphans {
-            groups::delete(&cloud, &group.container_group_id).await?;
+            groups::delete(&place.cloud, &group.container_group_id).await?;
             let id = &group.container_group_id;
             printer::note(format!("container group {id} is being deleted"));
         }
