@@ -170,6 +170,15 @@ mod tests {
         assert!(AdapterConfig::parse("rules: []").is_ok());
     }
 
+    /// Texts, each with the field that is named and a part of the reason.
+    fn refused(cases: &[(&str, &str, &str)]) {
+        for (text, field, reason) in cases {
+            let error = AdapterConfig::parse(text).unwrap_err();
+            assert_eq!(error.field, *field, "{text}: {error}");
+            assert!(error.reason.contains(reason), "{text}: {error}");
+        }
+    }
+
     #[test]
     fn mistakes_are_told_with_their_place() {
         let cases = [
@@ -214,6 +223,18 @@ mod tests {
                 ".Kind",
             ),
             (
+                "externalRules: [{seriesQuery: x, resources: {overrides: {a: {resource: ''}}}}]",
+                "externalRules[0].resources.overrides.a",
+                "resource",
+            ),
+        ];
+        refused(&cases);
+    }
+
+    #[test]
+    fn mistakes_in_resource_rules_are_told_with_their_place() {
+        let cases = [
+            (
                 "resourceRules: {cpu: {containerQuery: x, nodeQuery: '<<x>>'}}",
                 "resourceRules.cpu.nodeQuery",
                 "x",
@@ -238,16 +259,7 @@ mod tests {
                 "resourceRules.window",
                 "3m",
             ),
-            (
-                "externalRules: [{seriesQuery: x, resources: {overrides: {a: {resource: ''}}}}]",
-                "externalRules[0].resources.overrides.a",
-                "resource",
-            ),
         ];
-        for (text, field, reason) in cases {
-            let error = AdapterConfig::parse(text).unwrap_err();
-            assert_eq!(error.field, field, "{text}: {error}");
-            assert!(error.reason.contains(reason), "{text}: {error}");
-        }
+        refused(&cases);
     }
 }

@@ -1,25 +1,22 @@
 //! `springtide addon`: installs, shows and removes the elastic parts on any cluster.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use cloud_api::{ClientSources, EciClient, EciConfig};
 use elastic_install::manifests::{self, Mode, Options};
 use elastic_install::names::{ADDON, CREDENTIALS, NAMESPACE, VERSION};
-use elastic_install::operator::credentials::{self, METADATA_ENDPOINT};
-use elastic_install::operator::settings::endpoints;
 use elastic_install::uninstall::{Abandon, UninstallOptions, uninstall};
 use elastic_install::{apply, built_in, chart, status};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
 
 use crate::cli::{
     Abandoned, AddonArguments, AddonCommand, AddonInstallArguments, AddonMode, AddonOptions,
     CloudPlaceArguments, Output,
 };
-use crate::command::{client_from, environment};
+use crate::command::client_from;
+use crate::command::cloud_of_cluster::CloudOfCluster;
 use crate::printer;
 
 /// The first version whose API has everything that is installed.

@@ -41,6 +41,31 @@ fn pods_of_every_routing_run_and_uninstalling_leaves_nothing() {
         ["configmap/eci-profile in kube-system kept as it is"]
     );
 
+    run_by_every_routing(&scene);
+    scale_to_50(&scene);
+
+    let refusal = scene
+        .try_springtide(&["addon", "upgrade", "ack-virtual-node"])
+        .unwrap_err();
+    assert!(refusal.contains("1.28 or later"), "{refusal}");
+    scene.springtide(&[
+        "addon",
+        "upgrade",
+        "ack-virtual-node",
+        "--mode",
+        "managed",
+        "--any-version",
+    ]);
+    assert_eq!(scene.groups().len(), 54, "an upgrade touches no pod");
+
+    scene.springtide(&["addon", "uninstall", "ack-virtual-node"]);
+    replica.wait_until_ended();
+    assert_eq!(scene.groups().len(), 0, "nothing costs money");
+    nothing_is_left(&scene);
+}
+
+/// A pod by each of the ways, and the node that carries them stays alive.
+fn run_by_every_routing(scene: &Scene) {
     scene.apply(&[namespace("burst")]);
     scene.apply(&[
         labelled("by-label", |_| ()),
@@ -68,7 +93,9 @@ fn pods_of_every_routing_run_and_uninstalling_leaves_nothing() {
     scene.wait_for("the node's lease is renewed", &lease, |lease| {
         renewed(lease) > before
     });
+}
 
+fn scale_to_50(scene: &Scene) {
     scene.apply(&[deployment(1)]);
     scene.kubectl(&["-n", "burst", "scale", "deployment/shop", "--replicas=50"]);
     scene.kubectl(&[
@@ -85,24 +112,10 @@ fn pods_of_every_routing_run_and_uninstalling_leaves_nothing() {
         |list| all_run(list, 50),
     );
     assert_eq!(scene.groups().len(), 54);
+}
 
-    let refusal = scene
-        .try_springtide(&["addon", "upgrade", "ack-virtual-node"])
-        .unwrap_err();
-    assert!(refusal.contains("1.28 or later"), "{refusal}");
-    scene.springtide(&[
-        "addon",
-        "upgrade",
-        "ack-virtual-node",
-        "--mode",
-        "managed",
-        "--any-version",
-    ]);
-    assert_eq!(scene.groups().len(), 54, "an upgrade touches no pod");
-
-    scene.springtide(&["addon", "uninstall", "ack-virtual-node"]);
-    replica.wait_until_ended();
-    assert_eq!(scene.groups().len(), 0, "nothing costs money");
+/// Of what the add-on made in the cluster.
+fn nothing_is_left(scene: &Scene) {
     assert_eq!(scene.kubectl(&["get", "nodes", "-o", "name"]), "");
     let kinds =
         "clusterrole,clusterrolebinding,mutatingwebhookconfiguration,customresourcedefinition";

@@ -107,7 +107,7 @@ fn serve(address: &str) -> u16 {
 }
 
 #[test]
-fn ports_are_forwarded_and_strangers_are_turned_away() {
+fn ports_are_forwarded() {
     let (scene, replica) = Scene::on_paper(LOOPBACK).served();
     scene.apply(&[labelled("web", |_| ())]);
     let pod = scene.wait_for("the pod runs", &["pod", "web"], runs);
@@ -124,31 +124,14 @@ fn ports_are_forwarded_and_strangers_are_turned_away() {
     let closed = Forward::of(command, || replica.log());
     assert_eq!(closed.get("/").unwrap_or_default(), "");
     closed.wait_until_said("error forwarding port 9");
+}
 
-    let node = scene.get(&["node", NODE]);
-    let kubelet = format!(
-        "https://127.0.0.1:{}",
-        node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
-    );
-    let ask = |flags: &[String]| {
-        let authority = format!(
-            "--certificate-authority={}",
-            scene.plane.certificate("ca.crt").display()
-        );
-        let mut command = Command::new("kubectl");
-        command
-            .args([
-                "get",
-                "--raw",
-                "/metrics/resource",
-                "--server",
-                &kubelet,
-                &authority,
-            ])
-            .args(flags)
-            .env("KUBECONFIG", "/dev/null");
-        run(&mut command, None)
-    };
+#[test]
+fn a_kubelet_tells_its_metrics_to_whom_the_cluster_lets() {
+    let (scene, _replica) = Scene::on_paper(LOOPBACK).served();
+    scene.apply(&[labelled("web", |_| ())]);
+    scene.wait_for("the pod runs", &["pod", "web"], runs);
+    let ask = |flags: &[String]| ask_kubelet(&scene, flags);
     let client = |name: &str| {
         let file = |end: &str| {
             scene
@@ -162,6 +145,14 @@ fn ports_are_forwarded_and_strangers_are_turned_away() {
             format!("--client-key={}", file("key")),
         ])
     };
+    // Once its certificate is signed.
+    let figures = wait_for("the node tells its metrics", 60, || {
+        client("kubelet-client")
+    });
+    assert!(
+        figures.contains("node_cpu_usage_seconds_total"),
+        "{figures}"
+    );
     let refusal = ask(&["--token=guessed".to_owned()]).unwrap_err();
     assert!(refusal.contains("must be logged in"), "nobody: {refusal}");
     let refusal = client("scheduler").unwrap_err();
@@ -169,12 +160,37 @@ fn ports_are_forwarded_and_strangers_are_turned_away() {
         refusal.contains("Forbidden"),
         "somebody without the right: {refusal}"
     );
-    let figures = client("kubelet-client").unwrap();
-    assert!(
-        figures.contains("node_cpu_usage_seconds_total"),
-        "{figures}"
-    );
+    an_account_may_when_it_has_the_right(&scene);
+}
 
+/// Asks the node itself, as nobody but whom the flags name.
+fn ask_kubelet(scene: &Scene, flags: &[String]) -> Result<String, String> {
+    let node = scene.get(&["node", NODE]);
+    let kubelet = format!(
+        "https://127.0.0.1:{}",
+        node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    );
+    let authority = format!(
+        "--certificate-authority={}",
+        scene.plane.certificate("ca.crt").display()
+    );
+    let mut command = Command::new("kubectl");
+    command
+        .args([
+            "get",
+            "--raw",
+            "/metrics/resource",
+            "--server",
+            &kubelet,
+            &authority,
+        ])
+        .args(flags)
+        .env("KUBECONFIG", "/dev/null");
+    run(&mut command, None)
+}
+
+fn an_account_may_when_it_has_the_right(scene: &Scene) {
+    let ask = |flags: &[String]| ask_kubelet(scene, flags);
     scene.kubectl(&["create", "serviceaccount", "scraper"]);
     let token = wait_for("the account's token", 60, || {
         let name = scene.kubectl(&[
