@@ -26,6 +26,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use super::traces::pods::{self, Call, Stage};
+use super::traces::{Traces, trace_of};
+
 /// Upper bounds of all histograms, in seconds.
 const BOUNDS: [f64; 12] = [
     0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -77,6 +80,10 @@ struct Counts {
     creations: BTreeMap<(String, String), Histogram>,
     stages: BTreeMap<&'static str, Histogram>,
     pods: HashMap<String, Running>,
+    /// Pods of before, while a new watch lists them all again.
+    relisted: HashMap<String, Running>,
+    /// UIDs of pods by their container groups; only kept for traces.
+    groups: HashMap<String, String>,
 }
 
 /// Counts of one replica.
@@ -85,9 +92,17 @@ pub(super) struct Metrics {
     counts: Mutex<Counts>,
     /// What the virtual nodes count themselves.
     pub(super) figures: Arc<Figures>,
+    pub(super) traces: Traces,
 }
 
 impl Metrics {
+    pub(super) fn with_traces(traces: Traces) -> Self {
+        Self {
+            traces,
+            ..Self::default()
+        }
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         // A panic while counting leaves at worst one count too few.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,7 +119,9 @@ impl Metrics {
         }
     }
 
-    fn put(&self, pod: &PartialObjectMeta<Pod>) {
+    /// Takes a pod's newest state. Traces are told of pods that became ready after `since` only: older ones were told by
+    /// whoever led then.
+    fn put(&self, pod: &PartialObjectMeta<Pod>, since: Timestamp) {
         let uid = pod.uid().unwrap_or_default();
         let annotation = |key: &str| pod.annotations().get(key);
         let number = |key: &str| annotation(key).and_then(|text| text.parse::<f64>().ok());
@@ -112,34 +129,111 @@ impl Metrics {
             .zip(number(INSTANCE_MEMORY))
             .and_then(|(cpu, memory)| Size::from_decimals(cpu, memory));
         let price = |size| PriceList::default().per_second(size, false, 0).as_cny();
+        let moments = moments(pod).filter(|moments| moments.ready.is_some());
         let mut counts = self.counts();
-        let mut staged = counts
-            .pods
-            .get(&uid)
-            .map_or_else(Staged::default, |known| known.staged);
-        let moments = annotation(POD_MOMENTS_ANNOTATION)
-            .and_then(|text| serde_json::from_str::<PodMoments>(text).ok())
-            .filter(|moments| moments.ready.is_some());
+        let known = counts.pods.get(&uid).or(counts.relisted.get(&uid));
+        let before = known.map_or_else(Staged::default, |known| known.staged);
+        let mut staged = before;
+        let mut wanted = Vec::new();
         if let Some(moments) = &moments {
-            let mut wanted = Vec::new();
-            if !staged.seen {
+            if !before.seen {
                 wanted.extend(seen(moments));
             }
-            if !staged.told {
+            if !before.told {
                 wanted.extend(told(moments));
-            }
-            for (stage, seconds) in wanted {
-                counts.stages.entry(stage).or_default().observe(seconds);
             }
             staged.seen = true;
             staged.told |= moments.pulled.is_some();
         }
+        for stage in &wanted {
+            let histogram = counts.stages.entry(stage.name).or_default();
+            histogram.observe(stage.seconds());
+        }
+        let group = annotation(INSTANCE_ID);
+        if let Some(group) = group.filter(|_| self.traces.is_on()) {
+            counts.groups.insert(group.clone(), uid.clone());
+        }
         let running = Running {
-            has_group: annotation(INSTANCE_ID).is_some(),
+            has_group: group.is_some(),
             per_hour: size.map_or(0.0, price) * SECONDS_PER_HOUR,
             staged,
         };
         counts.pods.insert(uid, running);
+        drop(counts);
+        if let Some(moments) = moments
+            && let Some(ready) = moments.ready.filter(|ready| *ready >= since)
+        {
+            self.trace(pod, wanted, (!before.seen).then_some((ready, None)));
+        }
+    }
+
+    /// Forgets a pod; one that never was ready ends its trace.
+    fn gone(&self, pod: &PartialObjectMeta<Pod>, now: Timestamp) {
+        let mut counts = self.counts();
+        let known = counts.pods.remove(&pod.uid().unwrap_or_default());
+        if let Some(group) = pod.annotations().get(INSTANCE_ID) {
+            counts.groups.remove(group);
+        }
+        drop(counts);
+        if known.is_none_or(|known| known.staged.seen) {
+            return;
+        }
+        let moments = moments(pod).unwrap_or_default();
+        // A short job may be over before anybody sees it ready.
+        let error = (moments.running.is_none())
+            .then(|| "the pod went before its containers ran".to_owned());
+        let stages = seen(&moments).chain(told(&moments));
+        self.trace(pod, stages.collect(), Some((now, error)));
+    }
+
+    /// Tells of stages, and of the whole way when it is at its end.
+    fn trace(
+        &self,
+        pod: &PartialObjectMeta<Pod>,
+        stages: Vec<Stage>,
+        end: Option<(Timestamp, Option<String>)>,
+    ) {
+        if !self.traces.is_on() {
+            return;
+        }
+        let created = pod.creation_timestamp().map(|time| time.0);
+        let whole = end.zip(created);
+        let whole = whole.and_then(|((end, error), created)| pods::whole(pod, created, end, error));
+        for span in pods::stages(pod, stages).into_iter().chain(whole) {
+            self.traces.give(span);
+        }
+    }
+
+    /// The pod that a call is about, when calls are traced and it is about one.
+    fn about(&self, action: &str, request: &Request<Bytes>) -> Option<String> {
+        if !self.traces.is_on() {
+            return None;
+        }
+        let value = |name| {
+            parameter(
+                name,
+                request.uri().query().unwrap_or_default(),
+                request.body(),
+            )
+        };
+        if action == "CreateContainerGroup" {
+            // The virtual node's client token is the pod's UID.
+            return value("ClientToken").filter(|token| trace_of(token).is_some());
+        }
+        let group = value("ContainerGroupId")?;
+        self.counts().groups.get(&group).cloned()
+    }
+
+    /// A new watch lists all pods: those that went while the old one was broken must not be counted for ever, and stages of
+    /// the others not twice.
+    fn listing(&self) {
+        let mut counts = self.counts();
+        counts.groups.clear();
+        counts.relisted = std::mem::take(&mut counts.pods);
+    }
+
+    fn listed(&self) {
+        self.counts().relisted = HashMap::new();
     }
 
     /// The text that `/metrics` answers with.
@@ -207,7 +301,7 @@ impl Metrics {
                 histogram,
             );
         }
-        text
+        text + &self.traces.text()
     }
 }
 
@@ -225,12 +319,22 @@ fn bounded<'a, V: Default>(
     map.entry(key).or_default()
 }
 
-type Stage = (&'static str, f64);
+/// What the virtual node wrote on a pod.
+fn moments(pod: &PartialObjectMeta<Pod>) -> Option<PodMoments> {
+    let text = pod.annotations().get(POD_MOMENTS_ANNOTATION)?;
+    serde_json::from_str(text).ok()
+}
 
-/// Seconds between two moments that are known, by the name of what happened in between.
+impl Stage {
+    fn seconds(&self) -> f64 {
+        self.to.duration_since(self.from).as_secs_f64().max(0.0)
+    }
+}
+
+/// What happened between two moments that are known.
 fn between(name: &'static str, from: Option<Timestamp>, to: Option<Timestamp>) -> Option<Stage> {
-    let seconds = to?.duration_since(from?).as_secs_f64();
-    Some((name, seconds.max(0.0)))
+    let (from, to) = from.zip(to)?;
+    Some(Stage { name, from, to })
 }
 
 fn seen(moments: &PodMoments) -> impl Iterator<Item = Stage> {
@@ -282,6 +386,7 @@ pub(super) async fn follow_pods(client: Client, metrics: Arc<Metrics>, stop: Can
     let pods: Api<PartialObjectMeta<Pod>> = Api::all(client);
     let only = watcher::Config::default().labels(&format!("{ON_VIRTUAL_NODE_LABEL}={TRUE}"));
     let mut changes = pin!(watcher(pods, only).default_backoff());
+    let since = Timestamp::now();
     loop {
         let change = tokio::select! {
             () = stop.cancelled() => break,
@@ -289,19 +394,17 @@ pub(super) async fn follow_pods(client: Client, metrics: Arc<Metrics>, stop: Can
         };
         match change {
             Some(Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))) => {
-                metrics.put(&pod);
+                metrics.put(&pod, since);
             }
-            Some(Ok(watcher::Event::Delete(pod))) => {
-                metrics.counts().pods.remove(&pod.uid().unwrap_or_default());
-            }
-            // Pods that went while the watch was broken must not be counted for ever.
-            Some(Ok(watcher::Event::Init)) => metrics.counts().pods.clear(),
-            Some(Ok(watcher::Event::InitDone)) => {}
+            Some(Ok(watcher::Event::Delete(pod))) => metrics.gone(&pod, Timestamp::now()),
+            Some(Ok(watcher::Event::Init)) => metrics.listing(),
+            Some(Ok(watcher::Event::InitDone)) => metrics.listed(),
             Some(Err(error)) => tracing::debug!(%error, "watch of pods for metrics broke off"),
             None => break,
         }
     }
-    metrics.counts().pods.clear();
+    metrics.listing();
+    metrics.listed();
 }
 
 /// Counts what passes.
@@ -316,8 +419,10 @@ impl<T: Transport> Transport for Counting<T> {
         let action = header.and_then(|value| value.to_str().ok());
         let action = action.unwrap_or_default().to_owned();
         let zone = zone(request.uri().query().unwrap_or_default(), request.body());
+        let about = self.metrics.about(&action, &request);
+        let host = about.as_ref().and(request.uri().host()).map(str::to_owned);
         Box::pin(async move {
-            let begun = Instant::now();
+            let (from, begun) = (Timestamp::now(), Instant::now());
             let answer = self.inner.send(request).await;
             let code = match &answer {
                 Ok(answer) if answer.status().is_success() => "OK".to_owned(),
@@ -326,17 +431,35 @@ impl<T: Transport> Transport for Counting<T> {
             };
             let seconds = begun.elapsed().as_secs_f64();
             self.metrics.called(&action, &zone, &code, seconds);
+            let span = about.and_then(|uid| {
+                let call = Call {
+                    action: &action,
+                    zone: &zone,
+                    code: &code,
+                    status: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+                    host: host.as_deref().unwrap_or_default(),
+                    from,
+                    to: Timestamp::now(),
+                };
+                pods::call(&uid, &call)
+            });
+            if let Some(span) = span {
+                self.metrics.traces.give(span);
+            }
             answer
         })
     }
 }
 
-/// Parameters travel in the query or, when they are long, in the body.
 fn zone(query: &str, body: &[u8]) -> String {
+    parameter("ZoneId", query, body).unwrap_or_else(|| "any".to_owned())
+}
+
+/// Parameters travel in the query or, when they are long, in the body.
+fn parameter(name: &str, query: &str, body: &[u8]) -> Option<String> {
     let body = std::str::from_utf8(body).unwrap_or_default();
-    let pairs = query.split('&').chain(body.split('&'));
-    let found = pairs.filter_map(|pair| pair.strip_prefix("ZoneId=")).next();
-    found.unwrap_or("any").to_owned()
+    let mut pairs = query.split('&').chain(body.split('&'));
+    pairs.find_map(|pair| Some(pair.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
 fn refusal(body: &[u8]) -> String {
@@ -385,7 +508,7 @@ mod tests {
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"uid": "u", "annotations": annotations}
             });
-            metrics.put(&serde_json::from_value(pod).unwrap());
+            metrics.put(&serde_json::from_value(pod).unwrap(), Timestamp::UNIX_EPOCH);
         };
         let sum = |stage: &str| {
             let text = metrics.text(true);
@@ -403,6 +526,10 @@ mod tests {
         put(&moments);
         let stages = ["schedule", "create", "pull", "start", "ready"].map(sum);
         assert_eq!(stages, [1.0, 2.0, 4.0, 2.0, 10.0].map(Some));
+        metrics.listing();
+        put(&moments);
+        metrics.listed();
+        assert_eq!(sum("ready"), Some(10.0), "also when all are listed again");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod lead;
 mod metrics;
 mod metrics_apis;
 pub mod settings;
+mod traces;
 mod webhook;
 
 use std::net::IpAddr;
@@ -103,12 +104,19 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         metrics: metrics_listener,
         ..
     } = config;
+    // Ends after all that gives spans.
+    let ended = CancellationToken::new();
+    let (traces, exporting) = traces::open(&config.environment, &identity, ended.clone());
+    let mut exporter = JoinSet::new();
+    if let Some(exporting) = exporting {
+        exporter.spawn(exporting);
+    }
     let candidate = Candidate::new(client.clone(), identity, election);
     let status = Arc::new(Status {
         leading: candidate.watch(),
         problem: Mutex::default(),
         settled: AtomicBool::new(false),
-        metrics: Arc::default(),
+        metrics: Arc::new(metrics::Metrics::with_traces(traces)),
         jobs: Arc::default(),
     });
     let place = lead::Place {
@@ -153,4 +161,6 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         .await;
     shutdown.cancel();
     lead::end(serving).await;
+    ended.cancel();
+    lead::end(exporter).await;
 }

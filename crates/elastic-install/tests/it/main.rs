@@ -10,3 +10,4 @@ mod metrics_apis;
 mod operator;
 mod prometheus;
 mod support;
+mod traces;

@@ -12,7 +12,7 @@ use crate::support::{KEY, NODE, Scene, eventually};
 
 const NODES: [&str; 2] = [NODE, "virtual-kubelet-cn-hangzhou-i"];
 
-async fn ask(address: std::net::SocketAddr, path: &str) -> String {
+pub async fn ask(address: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
