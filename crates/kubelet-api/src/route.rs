@@ -299,4 +299,16 @@ mod tests {
             Err(RouteError::Bad(_))
         ));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_request_panics_and_what_is_understood_needs_a_right(
+            path in "(/(exec|run|attach|portForward|containerLogs|metrics|stats|[a-z%0-9/.-]{0,8})){0,6}",
+            query in "((command|tty|tailLines|since|sinceTime|previous|follow|[a-z%]{0,4})=[a-zA-Z0-9%+:.-]{0,12}&?){0,5}",
+        ) {
+            if let Ok(route) = parse(&path, &query) {
+                proptest::prop_assert!(!route.kind().is_empty(), "{path}?{query}");
+            }
+        }
+    }
 }
