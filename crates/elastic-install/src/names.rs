@@ -15,7 +15,8 @@ pub const METRICS: &str = "elastic-metrics";
 /// ConfigMap with the rules of those APIs, in its key `config.yaml`; users make it.
 pub const METRICS_CONFIG: &str = "elastic-metrics";
 /// The APIServices that the controller makes when those APIs are wanted.
-pub const METRICS_API_SERVICES: [&str; 4] = [
+pub const METRICS_API_SERVICES: [&str; 5] = [
+    "v1.pushed.autoscaling.alibabacloud.com",
     "v1beta1.custom.metrics.k8s.io",
     "v1beta1.external.metrics.k8s.io",
     "v1beta1.metrics.k8s.io",

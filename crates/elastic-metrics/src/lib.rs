@@ -12,6 +12,7 @@ mod forecasts;
 pub mod log_exporter;
 mod outgoing;
 mod prometheus;
+mod pushed;
 mod register;
 mod resource;
 mod run_custom;
@@ -33,6 +34,7 @@ pub use custom::access::FrontProxy;
 pub use elastic_metric::service_endpoints;
 pub use outgoing::{Dialer, OwnNetwork, TrustError};
 pub use prometheus::{PrometheusError, PrometheusOptions, Verb};
+pub use pushed::{PushedMetrics, Pushes, RelayOptions, write_request};
 pub use register::RegisterError;
 pub use resource::KubeletOptions;
 pub use run_custom::{CustomMetricsConfig, CustomRunError, Groups, run_custom_metrics};
@@ -100,7 +102,7 @@ pub async fn run_metrics(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let server = serve::Server::new(&config.tls)?;
+    let server = serve::Server::new(&config.tls, serve::Clients::HaveCertificates)?;
     let board = Arc::new(resource::Board::default());
     let registration = register::Registration {
         namespace: &config.namespace,

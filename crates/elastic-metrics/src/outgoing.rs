@@ -105,6 +105,16 @@ impl Fetcher {
         Ok(Self::with(dialer, tls))
     }
 
+    /// Trusts these authorities only.
+    pub(crate) fn trusting(
+        dialer: Arc<dyn Dialer>,
+        authority_pem: &str,
+    ) -> Result<Self, TrustError> {
+        let roots = parse_roots(authority_pem.as_bytes(), "the replicas' certificate")?;
+        let tls = tls()?.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self::with(dialer, tls))
+    }
+
     /// Believes whoever answers, because nobody vouches for them; for an operator who asks for exactly this.
     pub(crate) fn trusting_anybody(dialer: Arc<dyn Dialer>) -> Result<Self, TrustError> {
         let tls = tls()?
@@ -203,8 +213,8 @@ impl ServerCertVerifier for Anybody {
 }
 
 fn roots(authority_file: Option<&Path>) -> Result<RootCertStore, TrustError> {
-    let mut roots = RootCertStore::empty();
     let Some(path) = authority_file else {
+        let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return Ok(roots);
     };
@@ -213,10 +223,15 @@ fn roots(authority_file: Option<&Path>) -> Result<RootCertStore, TrustError> {
         path: shown.clone(),
         source,
     })?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certificates = certificates.map_err(|_| TrustError::Pem(shown.clone()))?;
+    parse_roots(&text, &shown)
+}
+
+fn parse_roots(text: &[u8], shown: &str) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let certificates = certificates.map_err(|_| TrustError::Pem(shown.to_owned()))?;
     if certificates.is_empty() {
-        return Err(TrustError::Pem(shown));
+        return Err(TrustError::Pem(shown.to_owned()));
     }
     for certificate in certificates {
         roots.add(certificate)?;

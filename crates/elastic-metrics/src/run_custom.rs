@@ -21,12 +21,13 @@ use crate::elastic_metric::{self, Settings};
 use crate::forecasts::Forecasts;
 use crate::outgoing::{Dialer, Fetcher, OwnNetwork, TrustError};
 use crate::prometheus::{Prometheus, PrometheusError, PrometheusOptions};
+use crate::pushed::{Fleet, PUSHED, PUSHED_VERSION, PushedMetrics, Relay, RelayOptions};
 use crate::register::{self, ApiVersion, RegisterError, Registration};
 use crate::resource::{
     Board, Collection, KubeletOptions, Kubelets, PrometheusUsage, ResourceMetrics, collect,
     follow_labels,
 };
-use crate::serve::{ServeError, Server};
+use crate::serve::{Clients, ServeError, Server};
 
 /// A value of `metrics.k8s.io` is shown for so many intervals.
 const STALE_INTERVALS: u32 = 4;
@@ -41,6 +42,8 @@ pub struct Groups {
     /// `metrics.k8s.io`, where nobody serves it yet: from Prometheus when the rules have `resourceRules`, from the kubelets
     /// otherwise.
     pub resource: bool,
+    /// The group that metrics are pushed to.
+    pub pushed: bool,
 }
 
 impl Default for Groups {
@@ -49,6 +52,7 @@ impl Default for Groups {
             custom: true,
             external: true,
             resource: false,
+            pushed: true,
         }
     }
 }
@@ -70,6 +74,9 @@ impl Groups {
         }
         if self.resource {
             versions.push(register::RESOURCE_METRICS);
+        }
+        if self.pushed {
+            versions.push(version(PUSHED, PUSHED_VERSION, 100));
         }
         versions
     }
@@ -105,6 +112,10 @@ pub struct CustomMetricsConfig {
     pub kubelets: KubeletOptions,
     /// Whether this replica writes status on ElasticMetrics.
     pub leads: watch::Receiver<bool>,
+    /// Where pushed metrics are kept, and who is told of them.
+    pub pushed: PushedMetrics,
+    /// How pushed metrics reach the other replicas; none when there is only this one.
+    pub relay: Option<RelayOptions>,
 }
 
 impl CustomMetricsConfig {
@@ -125,6 +136,8 @@ impl CustomMetricsConfig {
             pod_dialer: Arc::new(OwnNetwork),
             kubelets: KubeletOptions::default(),
             leads: watch::channel(true).1,
+            pushed: PushedMetrics::default(),
+            relay: None,
         }
     }
 }
@@ -149,6 +162,26 @@ pub enum CustomRunError {
     RulesWithoutPrometheus,
 }
 
+fn relay(client: &Client, config: &CustomMetricsConfig) -> Option<Relay> {
+    let fleet = Fleet {
+        client: client.clone(),
+        namespace: config.namespace.clone(),
+        service: config.service.clone(),
+        authority_pem: config.tls.authority_pem.clone(),
+        dialer: config.pod_dialer.clone(),
+    };
+    let options = config.relay.clone()?;
+    Some(Relay::new(options, fleet))
+}
+
+fn clients(groups: Groups) -> Clients {
+    match groups.pushed {
+        // Who pushes may show a token instead of a certificate.
+        true => Clients::MayHaveCertificates,
+        false => Clients::HaveCertificates,
+    }
+}
+
 /// Registers the APIs and serves them until `shutdown`. The definitions must be installed before.
 pub async fn run_custom_metrics(
     client: Client,
@@ -158,7 +191,8 @@ pub async fn run_custom_metrics(
 ) -> Result<(), CustomRunError> {
     let mut tls = config.tls.clone();
     tls.client_authority_pem = Some(config.front_proxy.authority_pem.clone());
-    let server = Server::new(&tls)?;
+    let relay = relay(&client, &config);
+    let server = Server::new(&tls, clients(config.groups))?;
     let prometheus = config.prometheus.as_ref();
     let prometheus = prometheus
         .map(|options| Prometheus::new(options, config.prometheus_dialer.clone()))
@@ -198,6 +232,9 @@ pub async fn run_custom_metrics(
         source: source.clone(),
         forecasts,
         resource,
+        takes_pushes: config.groups.pushed,
+        pushed: config.pushed,
+        relay,
     });
     let settings = Settings {
         client,

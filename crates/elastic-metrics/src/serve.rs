@@ -46,7 +46,7 @@ pub enum ServeError {
     Clients(#[source] rustls::server::VerifierBuilderError),
 }
 
-/// A GET that came over a connection.
+/// What came over a connection.
 pub(crate) struct Asked<'a> {
     pub(crate) path: &'a str,
     pub(crate) query: &'a str,
@@ -59,6 +59,19 @@ pub(crate) struct Asked<'a> {
 #[async_trait]
 pub(crate) trait Answer: Send + Sync {
     async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Value);
+
+    /// To a POST; nothing takes one unless it says so.
+    async fn take(&self, _: Asked<'_>, _: Incoming) -> (StatusCode, Value) {
+        only_read()
+    }
+}
+
+/// Whether clients need a certificate, where an authority for them is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clients {
+    HaveCertificates,
+    /// Who has none is somebody whom the answers have to know by other means.
+    MayHaveCertificates,
 }
 
 pub(crate) struct Server {
@@ -66,9 +79,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(tls: &MetricsTls) -> Result<Self, ServeError> {
+    pub(crate) fn new(tls: &MetricsTls, clients: Clients) -> Result<Self, ServeError> {
         Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config(tls)?)),
+            acceptor: TlsAcceptor::from(Arc::new(config(tls, clients)?)),
         })
     }
 
@@ -108,7 +121,7 @@ impl Server {
     }
 }
 
-fn config(tls: &MetricsTls) -> Result<ServerConfig, ServeError> {
+fn config(tls: &MetricsTls, clients: Clients) -> Result<ServerConfig, ServeError> {
     let certificates = |pem: &str| {
         CertificateDer::pem_slice_iter(pem.as_bytes())
             .collect::<Result<Vec<_>, _>>()
@@ -127,6 +140,10 @@ fn config(tls: &MetricsTls) -> Result<ServerConfig, ServeError> {
                 roots.add(certificate).map_err(ServeError::Tls)?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match clients {
+                Clients::HaveCertificates => verifier,
+                Clients::MayHaveCertificates => verifier.allow_unauthenticated(),
+            };
             builder.with_client_cert_verifier(verifier.build().map_err(ServeError::Clients)?)
         }
     };
@@ -154,7 +171,7 @@ async fn connection(
         .map(Arc::from);
     let service = service_fn(move |request| {
         let (answers, peer) = (answers.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(respond(answers.as_ref(), peer.as_deref(), &request).await) }
+        async move { Ok::<_, Infallible>(respond(answers.as_ref(), peer.as_deref(), request).await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -177,28 +194,37 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     name.as_str().ok().map(str::to_owned)
 }
 
+fn only_read() -> (StatusCode, Value) {
+    let message = "metrics can only be read";
+    failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
 async fn respond(
     answers: &dyn Answer,
     peer: Option<&str>,
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
     if matches!(path, "/healthz" | "/livez" | "/readyz") {
         return Response::new(Full::from("ok"));
     }
-    let (code, value) = if request.method() == Method::GET {
-        let asked = Asked {
-            path,
-            query: request.uri().query().unwrap_or_default(),
-            headers: request.headers(),
-            peer,
-        };
-        answers.answer(asked).await
-    } else {
-        let message = "metrics can only be read";
-        failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    let asked = Asked {
+        path,
+        query: head.uri.query().unwrap_or_default(),
+        headers: &head.headers,
+        peer,
     };
-    let mut response = Response::new(Full::from(value.to_string()));
+    let (code, value) = match head.method {
+        Method::GET => answers.answer(asked).await,
+        Method::POST => answers.take(asked, body).await,
+        _ => only_read(),
+    };
+    let text = match value {
+        Value::Null => String::new(),
+        value => value.to_string(),
+    };
+    let mut response = Response::new(Full::from(text));
     *response.status_mut() = code;
     response.headers_mut().insert(
         header::CONTENT_TYPE,

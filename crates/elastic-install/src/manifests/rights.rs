@@ -12,6 +12,9 @@ use crate::names::{
 
 const ANY: &str = "*";
 const ANY_SCALE: &str = "*/scale";
+const CUSTOM_METRICS: &str = "custom.metrics.k8s.io";
+const EXTERNAL_METRICS: &str = "external.metrics.k8s.io";
+const PUSHED_METRICS: &str = "pushed.autoscaling.alibabacloud.com";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 pub(super) fn objects() -> Vec<Value> {
@@ -39,6 +42,7 @@ fn cluster() -> Vec<Value> {
     rules.extend(set_up());
     rules.extend(schedules());
     rules.extend(metrics());
+    rules.extend(fast_path());
     rules
 }
 
@@ -213,6 +217,17 @@ fn metrics() -> Vec<Value> {
     ]
 }
 
+/// What an autoscaler reads. Metrics are resources of their own, whose names nobody knows beforehand.
+fn fast_path() -> Vec<Value> {
+    vec![
+        rule("metrics.k8s.io", &["pods"], &["get", "list"]),
+        rule(CUSTOM_METRICS, &[ANY], &["get", "list"]),
+        rule(EXTERNAL_METRICS, &[ANY], &["get", "list"]),
+        // Replicas tell each other what was pushed.
+        rule(PUSHED_METRICS, &["pushedmetrics"], &["create"]),
+    ]
+}
+
 fn own_namespace() -> Vec<Value> {
     let leases = "coordination.k8s.io";
     vec![
@@ -269,10 +284,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_the_scale_of_workloads_is_allowed_wholesale() {
-        let scales = rule(ANY, &[ANY_SCALE], &["get", "update"]).to_string();
+    fn nothing_but_scales_and_reading_metrics_is_allowed_wholesale() {
+        let scales = rule(ANY, &[ANY_SCALE], &["get", "update"]);
+        let custom = rule(CUSTOM_METRICS, &[ANY], &["get", "list"]);
+        let external = rule(EXTERNAL_METRICS, &[ANY], &["get", "list"]);
         for object in objects() {
-            let text = object.to_string().replace(&scales, "");
+            let mut text = object.to_string();
+            for known in [&scales, &custom, &external] {
+                text = text.replace(&known.to_string(), "");
+            }
             assert!(!text.contains('*'), "{text}");
         }
     }

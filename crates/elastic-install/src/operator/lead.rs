@@ -13,6 +13,7 @@ use cloud_api::model::vpc::DescribeVSwitchesRequest;
 use cloud_api::{ClientSources, EciClient, EciConfig};
 use elastic_controllers::{ControllersConfig, install_definitions, run_controllers};
 use elastic_core::eci_profile::{Environment, describe};
+use elastic_metrics::PushedMetrics;
 use elastic_node::{
     FindZone, NodeEndpoint, OpenEndpoint, Timing, VirtualNodeConfig, run_virtual_nodes,
 };
@@ -45,6 +46,8 @@ pub(super) struct Place {
     pub(super) kubelet_port: u16,
     pub(super) timing: Timing,
     pub(super) metadata_endpoint: String,
+    /// What this replica was pushed.
+    pub(super) pushed: PushedMetrics,
 }
 
 /// Why the virtual nodes cannot run now.
@@ -81,6 +84,7 @@ pub(super) async fn lead(
     config.cron_horizontal_pod_autoscaler =
         config.cron_horizontal_pod_autoscaler.with_time_zone(zone);
     config.cron_horizontal_pod_autoscaler.counts = status.jobs.clone();
+    config.fast_autoscaler.pushes = Some(place.pushed.pushes());
     tasks.spawn(controllers(client.clone(), config, stop.clone()));
     tasks.spawn(follow_pods(
         client.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use elastic_core::events::{EventKind, event};
 use elastic_metrics::{
     AdapterConfig, CustomMetricsConfig, FrontProxy, Groups, KubeletOptions, MetricsTls,
-    PrometheusOptions, Verb, run_custom_metrics,
+    PrometheusOptions, PushedMetrics, RelayOptions, Verb, run_custom_metrics,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
@@ -32,12 +32,17 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Between two looks at each kubelet.
 const RESOLUTION_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
+/// Where a pod finds its account's token.
+const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
 /// What the environment says about metrics.
 #[derive(Clone)]
 struct Choice {
     groups: Groups,
     prometheus: Option<PrometheusOptions>,
     kubelets: KubeletOptions,
+    /// The account's own token, with which replicas tell each other what was pushed.
+    token_file: PathBuf,
 }
 
 /// A variable without the blanks around it; empty when it is not set.
@@ -56,25 +61,37 @@ fn path(environment: &Texts, key: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
 }
 
-/// What the environment wants; none when it wants no API.
-fn choice(environment: &Texts) -> Result<Option<Choice>, String> {
+fn groups<'n>(names: impl Iterator<Item = &'n str>) -> Result<Groups, String> {
     let mut groups = Groups {
         custom: false,
         external: false,
         resource: false,
+        pushed: false,
     };
-    for name in list(environment, "METRICS_APIS") {
+    for name in names {
         match name {
             "custom" => groups.custom = true,
             "external" => groups.external = true,
             "resource" => groups.resource = true,
+            "pushed" => groups.pushed = true,
             other => {
                 return Err(format!(
-                    "METRICS_APIS names {other:?}; custom, external, resource or several of them are expected"
+                    "METRICS_APIS names {other:?}; a list of custom, external, resource and pushed is expected"
                 ));
             }
         }
     }
+    if groups.pushed && !groups.custom && !groups.external {
+        let why =
+            "METRICS_APIS names pushed without custom or external, which serve what is pushed";
+        return Err(why.to_owned());
+    }
+    Ok(groups)
+}
+
+/// What the environment wants; none when it wants no API.
+fn choice(environment: &Texts) -> Result<Option<Choice>, String> {
+    let groups = groups(list(environment, "METRICS_APIS"))?;
     if !groups.custom && !groups.external && !groups.resource {
         return Ok(None);
     }
@@ -82,6 +99,8 @@ fn choice(environment: &Texts) -> Result<Option<Choice>, String> {
         groups,
         prometheus: prometheus(environment)?,
         kubelets: kubelets(environment)?,
+        token_file: path(environment, "SERVICE_ACCOUNT_TOKEN_FILE")
+            .unwrap_or_else(|| TOKEN_FILE.into()),
     }))
 }
 
@@ -164,7 +183,7 @@ pub(super) async fn serve(
     client: Client,
     listener: std::net::TcpListener,
     names: Vec<String>,
-    environment: Texts,
+    (identity, environment, pushed): (String, Texts, PushedMetrics),
     leads: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) {
@@ -199,6 +218,7 @@ pub(super) async fn serve(
                         &listener,
                         &choice,
                         (wanted, rules),
+                        (&identity, &pushed),
                         &leads,
                         &shutdown,
                     );
@@ -236,6 +256,7 @@ fn start(
     listener: &std::net::TcpListener,
     choice: &Choice,
     (wanted, rules): (Wanted, Option<AdapterConfig>),
+    (identity, pushed): (&str, &PushedMetrics),
     leads: &watch::Receiver<bool>,
     shutdown: &CancellationToken,
 ) -> Option<Running> {
@@ -260,6 +281,11 @@ fn start(
     config.kubelets.clone_from(&choice.kubelets);
     config.rules = rules.filter(|_| choice.prometheus.is_some());
     config.leads = leads.clone();
+    config.pushed = pushed.clone();
+    config.relay = Some(RelayOptions {
+        identity: identity.to_owned(),
+        token_file: choice.token_file.clone(),
+    });
     let stop = shutdown.child_token();
     let serving = run_custom_metrics(client.clone(), config, listener, stop.clone());
     let task = tokio::spawn(async move {
@@ -358,6 +384,10 @@ mod tests {
         assert!(
             external.groups.external && !external.groups.custom && external.prometheus.is_none()
         );
+        assert!(!external.groups.pushed);
+        assert!(choice(&environment(&[("METRICS_APIS", "pushed")])).is_err());
+        let pushed = choice(&environment(&[("METRICS_APIS", "external,pushed")]));
+        assert!(pushed.unwrap().unwrap().groups.pushed);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use elastic_controllers::JobCounts;
+use elastic_metrics::PushedMetrics;
 use elastic_node::Timing;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -69,6 +70,16 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    fn new(leading: watch::Receiver<bool>, metrics: metrics::Metrics) -> Self {
+        Self {
+            leading,
+            problem: Mutex::default(),
+            settled: AtomicBool::new(false),
+            metrics: Arc::new(metrics),
+            jobs: Arc::default(),
+        }
+    }
+
     fn set_problem(&self, problem: Option<String>) {
         self.settled.store(true, Ordering::Relaxed);
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
@@ -111,14 +122,9 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
     if let Some(exporting) = exporting {
         exporter.spawn(exporting);
     }
-    let candidate = Candidate::new(client.clone(), identity, election);
-    let status = Arc::new(Status {
-        leading: candidate.watch(),
-        problem: Mutex::default(),
-        settled: AtomicBool::new(false),
-        metrics: Arc::new(metrics::Metrics::with_traces(traces)),
-        jobs: Arc::default(),
-    });
+    let candidate = Candidate::new(client.clone(), identity.clone(), election);
+    let metrics = metrics::Metrics::with_traces(traces);
+    let status = Arc::new(Status::new(candidate.watch(), metrics));
     let place = lead::Place {
         environment: config.environment,
         node_address: config.node_address,
@@ -126,6 +132,7 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
         kubelet_port: config.kubelet_port,
         timing: config.timing,
         metadata_endpoint: config.metadata_endpoint,
+        pushed: PushedMetrics::default(),
     };
     let mut serving = JoinSet::new();
     let shutdown = shutdown.child_token();
@@ -139,7 +146,11 @@ pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationT
                 client.clone(),
                 listener,
                 names,
-                place.environment.clone(),
+                (
+                    identity.clone(),
+                    place.environment.clone(),
+                    place.pushed.clone(),
+                ),
                 status.leading.clone(),
                 shutdown.clone(),
             ));

@@ -5,6 +5,7 @@
 mod addon;
 mod chart;
 mod connection;
+mod fast_path;
 mod helm;
 mod metrics_apis;
 mod operator;

@@ -32,7 +32,7 @@ pub const KEY: (&str, &str) = ("LTAI-install", "secret-install");
 pub const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
 
 /// The cluster's network, in which every address leads to this machine.
-struct ToLoopback;
+pub struct ToLoopback;
 
 #[async_trait]
 impl local_apiserver::Dialer for ToLoopback {
@@ -84,12 +84,17 @@ impl Drop for Replica {
 
 impl Scene {
     pub async fn start() -> Self {
+        let server = TestServer::start_with(|config| config.dialer = Arc::new(ToLoopback));
+        Self::start_on(server.await).await
+    }
+
+    /// Around an API server of one's own.
+    pub async fn start_on(server: TestServer) -> Self {
         // The log of a failed test is part of what it says.
         let _ = tracing_subscriber::fmt()
             .with_test_writer()
             .with_env_filter("warn,elastic_install=info,elastic_node=info")
             .try_init();
-        let server = TestServer::start_with(|config| config.dialer = Arc::new(ToLoopback)).await;
         let directory = tempfile::tempdir().unwrap();
         let credentials = Credentials::new(KEY.0, KEY.1);
         let config = LocalCloudConfig::new(directory.path().to_owned(), credentials.clone());

@@ -11,6 +11,8 @@ mod template;
 
 pub(crate) use catalog::{Catalog, CustomKey, Series};
 pub use config::{AdapterConfig, ConfigError};
+#[cfg(test)]
+pub(crate) use kinds::samples;
 pub(crate) use kinds::{GroupResource, KindRow, Kinds};
 pub(crate) use resource_rules::{LabelledQuery, ResourceRule, ResourceRules};
 pub(crate) use rule::{Names, QueryError};

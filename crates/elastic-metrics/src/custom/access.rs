@@ -1,12 +1,14 @@
 //! Who asks, and whether they may: the API server vouches for the user by its certificate, the cluster's rules decide.
 //!
-//! Without an authority to check the certificate against, nobody is believed and nothing is served.
+//! Without an authority to check the certificate against, nobody is believed and nothing is served. Who comes without the
+//! API server in between, to push metrics, shows a token that the cluster reviews.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
@@ -18,6 +20,7 @@ const ALLOWED_FOR: Duration = Duration::from_secs(10);
 const REFUSED_FOR: Duration = Duration::from_secs(3);
 /// Most answers kept.
 const MAX_ANSWERS: usize = 4_096;
+const MAX_TOKENS: usize = 256;
 /// The cluster is asked no longer than this.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MASTERS: &str = "system:masters";
@@ -162,6 +165,7 @@ pub(crate) struct Access {
     client: Client,
     proxy: FrontProxy,
     answers: Mutex<HashMap<(User, Attributes), (Instant, bool)>>,
+    tokens: Mutex<HashMap<String, (Instant, User)>>,
 }
 
 impl Access {
@@ -170,6 +174,7 @@ impl Access {
             client,
             proxy,
             answers: Mutex::default(),
+            tokens: Mutex::default(),
         }
     }
 
@@ -185,6 +190,53 @@ impl Access {
         attributes: Attributes,
     ) -> Result<(), Denied> {
         let user = self.proxy.user(peer, headers).ok_or(Denied::Unauthorized)?;
+        self.check_user(user, attributes).await
+    }
+
+    /// The same for who may also have a token of the cluster.
+    pub(crate) async fn check_with_token(
+        &self,
+        peer: Option<&str>,
+        headers: &HeaderMap,
+        attributes: Attributes,
+    ) -> Result<(), Denied> {
+        let user = match (self.proxy.user(peer, headers), bearer(headers)) {
+            (Some(user), _) => user,
+            (None, Some(token)) => self.user_of(token).await?,
+            (None, None) => return Err(Denied::Unauthorized),
+        };
+        self.check_user(user, attributes).await
+    }
+
+    async fn user_of(&self, token: &str) -> Result<User, Denied> {
+        let known = self.tokens().get(token).cloned();
+        if let Some((until, user)) = known
+            && Instant::now() < until
+        {
+            return Ok(user);
+        }
+        let reviewed = tokio::time::timeout(TIMEOUT, review_token(&self.client, token)).await;
+        let late =
+            |_| Denied::Unknown("the API server did not say in time whose token it is".to_owned());
+        let reviewed = reviewed.map_err(late)?;
+        let user = reviewed.map_err(|error| Denied::Unknown(error.to_string()))?;
+        let user = user.ok_or(Denied::Unauthorized)?;
+        let mut tokens = self.tokens();
+        if tokens.len() >= MAX_TOKENS {
+            tokens.clear();
+        }
+        tokens.insert(
+            token.to_owned(),
+            (Instant::now() + ALLOWED_FOR, user.clone()),
+        );
+        Ok(user)
+    }
+
+    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, User)>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn check_user(&self, user: User, attributes: Attributes) -> Result<(), Denied> {
         if user.groups.iter().any(|group| group == MASTERS) {
             return Ok(());
         }
@@ -262,6 +314,34 @@ async fn review(client: &Client, (user, asked): &(User, Attributes)) -> Result<b
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
+/// The token of `Authorization: Bearer`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+async fn review_token(client: &Client, token: &str) -> Result<Option<User>, kube::Error> {
+    let review = TokenReview {
+        spec: TokenReviewSpec {
+            token: Some(token.to_owned()),
+            ..TokenReviewSpec::default()
+        },
+        ..TokenReview::default()
+    };
+    let api: Api<TokenReview> = Api::all(client.clone());
+    let answer = api.create(&PostParams::default(), &review).await?;
+    let status = answer
+        .status
+        .filter(|status| status.authenticated == Some(true));
+    Ok(status.and_then(|status| status.user).map(|user| User {
+        name: user.username.unwrap_or_default(),
+        groups: user.groups.unwrap_or_default(),
+        extra: user.extra.unwrap_or_default().into_iter().collect(),
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,6 +376,21 @@ mod tests {
                 .user(Some("anybody"), &headers())
                 .is_some()
         );
+    }
+
+    #[test]
+    fn tokens_are_taken_from_the_header_that_everybody_uses() {
+        let with = |value: &'static str| {
+            HeaderMap::from_iter([(
+                http::header::AUTHORIZATION,
+                http::HeaderValue::from_static(value),
+            )])
+        };
+        assert_eq!(bearer(&with("Bearer abc")), Some("abc"));
+        assert_eq!(bearer(&with("bearer  abc")), Some("abc"));
+        for other in ["Basic abc", "Bearer", "Bearer "] {
+            assert_eq!(bearer(&with(other)), None, "{other}");
+        }
     }
 
     #[test]

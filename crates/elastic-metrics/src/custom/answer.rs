@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::StatusCode;
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -20,13 +21,14 @@ use crate::adapter::{CustomKey, GroupResource, Names};
 use crate::elastic_metric::{Entry, Problem};
 use crate::forecasts::Forecasts;
 use crate::prometheus::Sample;
+use crate::pushed::{PushedMetrics, Relay};
 use crate::resource::api::attributes as attributes_of_resource;
 use crate::resource::{RESOURCE, ResourceMetrics};
 use crate::serve::{Answer, Asked};
 use crate::status::{failure, not_found, ok};
 use crate::value::millis;
 
-type Answered = (StatusCode, Value);
+pub(super) type Answered = (StatusCode, Value);
 /// Values with the window they are averages of.
 type OwnValues = (Vec<ObjectValue>, Option<u64>);
 
@@ -37,10 +39,19 @@ pub(crate) struct MetricsApi {
     pub(crate) forecasts: Forecasts,
     /// `metrics.k8s.io`, when it is served here as well.
     pub(crate) resource: Option<ResourceMetrics>,
+    /// Whether metrics may be pushed.
+    pub(crate) takes_pushes: bool,
+    pub(crate) pushed: PushedMetrics,
+    /// The other replicas, if there may be some.
+    pub(crate) relay: Option<Relay>,
 }
 
 #[async_trait]
 impl Answer for MetricsApi {
+    async fn take(&self, asked: Asked<'_>, body: Incoming) -> Answered {
+        self.take_push(asked, body).await
+    }
+
     async fn answer(&self, asked: Asked<'_>) -> Answered {
         if let Some(resource) = self.resource.as_ref().filter(|_| is_resource(asked.path)) {
             return match self
@@ -69,6 +80,7 @@ impl Answer for MetricsApi {
             Question::Group(name) => Ok(shapes::group(name)),
             Question::CustomResources(version) => Ok(self.custom_resources(version)),
             Question::ExternalResources => Ok(self.external_resources()),
+            Question::PushedResources => Ok(shapes::pushed_resources()),
             Question::Custom(request) => self.custom(&request).await,
             Question::External(request) => self.external(&request).await,
         };
@@ -121,7 +133,7 @@ fn attributes(question: &Question) -> Option<Attributes> {
     }
 }
 
-fn refused(denied: Denied) -> Answered {
+pub(super) fn refused(denied: Denied) -> Answered {
     match denied {
         Denied::Unauthorized => failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized"),
         Denied::Forbidden(message) => failure(StatusCode::FORBIDDEN, "Forbidden", &message),
@@ -129,7 +141,7 @@ fn refused(denied: Denied) -> Answered {
     }
 }
 
-fn internal(why: &str) -> Answered {
+pub(super) fn internal(why: &str) -> Answered {
     let message = format!("Internal error occurred: unable to fetch metrics: {why}");
     failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message)
 }
@@ -143,7 +155,7 @@ fn no_metric(request: &CustomRequest) -> Answered {
 }
 
 /// The object has no such metric.
-fn no_metric_of(request: &CustomRequest, name: &str) -> Answered {
+pub(super) fn no_metric_of(request: &CustomRequest, name: &str) -> Answered {
     let message = format!(
         "the server could not find the metric {} for {} {name}",
         request.metric, request.resource
@@ -196,6 +208,7 @@ impl MetricsApi {
             found
                 .extend(keys.map(|key| (key.resource.clone(), key.metric.clone(), key.namespaced)));
         }
+        found.extend(self.pushed_resources());
         let mut found: Vec<_> = found.into_iter().collect();
         found.sort_by_cached_key(|(resource, metric, _)| format!("{resource}/{metric}"));
         let entries = found
@@ -217,6 +230,7 @@ impl MetricsApi {
             names.extend(catalog.external.keys().cloned());
         }
         names.extend(self.forecasts.names(Timestamp::now()));
+        names.extend(self.pushed_names());
         shapes::external_resources(names.iter().map(String::as_str))
     }
 
@@ -238,7 +252,10 @@ impl MetricsApi {
         };
         let (values, window_seconds) = match self.own(request, names.as_deref())? {
             Some(found) => found,
-            None => (self.by_rules(request, names.as_deref()).await?, None),
+            None => match self.pushed_values(request, kind, names.as_deref())? {
+                Some(found) => (found, None),
+                None => (self.by_rules(request, names.as_deref()).await?, None),
+            },
         };
         let described = Described {
             kind,
@@ -383,6 +400,9 @@ impl MetricsApi {
             Timestamp::now(),
         );
         if let Some(values) = forecast {
+            return Ok(shapes::external_values(&request.metric, None, &values));
+        }
+        if let Some(values) = self.pushed_series(request)? {
             return Ok(shapes::external_values(&request.metric, None, &values));
         }
         self.external_by_rule(request).await

@@ -6,12 +6,14 @@ use kube::Client;
 use kube::discovery::{Discovery, Scope};
 
 use crate::adapter::{KindRow, Kinds};
+use crate::pushed::PUSHED;
 
 /// Groups that are no objects; some of them are served here, and asking ourselves would only wait.
-const NOT_OBJECTS: [&str; 3] = [
+const NOT_OBJECTS: [&str; 4] = [
     "metrics.k8s.io",
     "custom.metrics.k8s.io",
     "external.metrics.k8s.io",
+    PUSHED,
 ];
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -5,5 +5,6 @@ pub(crate) mod answer;
 pub(crate) mod kinds;
 pub(crate) mod objects;
 pub(crate) mod path;
+mod pushed;
 pub(crate) mod shapes;
 pub(crate) mod source;

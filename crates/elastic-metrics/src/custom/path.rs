@@ -1,6 +1,7 @@
 //! What a path and its query ask for.
 
 use crate::adapter::GroupResource;
+use crate::pushed::{PUSHED, PUSHED_VERSION};
 use crate::selector::{Selector, decode, parameter};
 
 pub(crate) const CUSTOM: &str = "custom.metrics.k8s.io";
@@ -57,6 +58,7 @@ pub(crate) enum Question {
     Group(&'static str),
     CustomResources(CustomVersion),
     ExternalResources,
+    PushedResources,
     Custom(Box<CustomRequest>),
     External(ExternalRequest),
 }
@@ -79,6 +81,8 @@ pub(crate) fn question(path: &str, query: &str) -> Result<Question, PathError> {
         ["apis"] => Ok(Question::Groups),
         ["apis", CUSTOM] => Ok(Question::Group(CUSTOM)),
         ["apis", EXTERNAL] => Ok(Question::Group(EXTERNAL)),
+        ["apis", PUSHED] => Ok(Question::Group(PUSHED)),
+        ["apis", PUSHED, PUSHED_VERSION] => Ok(Question::PushedResources),
         ["apis", CUSTOM, version, rest @ ..] => {
             let version = CustomVersion::parse(version).ok_or(PathError::NotFound)?;
             match rest {

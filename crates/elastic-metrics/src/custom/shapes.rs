@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::path::{CUSTOM, CustomVersion, EXTERNAL};
 use crate::adapter::{GroupResource, KindRow};
+use crate::pushed::{PUSHED, PUSHED_RESOURCE, PUSHED_VERSION};
 use crate::selector::Selector;
 use crate::value::quantity;
 
@@ -127,6 +128,13 @@ pub(crate) fn external_resources<'a>(metrics: impl Iterator<Item = &'a str>) -> 
     resources(&format!("{EXTERNAL}/v1beta1"), entries.collect())
 }
 
+/// The discovery list of the API that metrics are pushed to.
+pub(crate) fn pushed_resources() -> Value {
+    let entry = json!({"name": PUSHED_RESOURCE, "singularName": "pushedmetric", "namespaced": true,
+        "kind": "PushedMetric", "verbs": ["create"]});
+    resources(&format!("{PUSHED}/{PUSHED_VERSION}"), vec![entry])
+}
+
 fn entry(name: &str, namespaced: bool, kind: &str) -> Value {
     json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get"]})
 }
@@ -141,6 +149,7 @@ pub(crate) fn group(name: &str) -> Value {
         |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
     let versions = match name {
         CUSTOM => vec![version("v1beta2"), version("v1beta1")],
+        PUSHED => vec![version(PUSHED_VERSION)],
         _ => vec![version("v1beta1")],
     };
     json!({
@@ -151,7 +160,8 @@ pub(crate) fn group(name: &str) -> Value {
 
 /// An `APIGroupList`.
 pub(crate) fn groups() -> Value {
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group(CUSTOM), group(EXTERNAL)]})
+    let groups = [group(CUSTOM), group(EXTERNAL), group(PUSHED)];
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ impl elastic_metrics::Dialer for ToLoopback {
     }
 }
 
+/// The token of a user who is called pusher and has no rights.
+pub const PUSHERS_TOKEN: &str = "a-token-of-pusher";
+
 /// A cluster; gone when dropped.
 pub struct Cluster {
     pub api: TestServer,
@@ -59,7 +62,14 @@ impl Cluster {
 
     /// With the kinds and a namespace, nothing served yet.
     pub async fn prepare() -> Self {
-        let api = TestServer::start_with(|config| config.dialer = Arc::new(ToLoopback)).await;
+        let api = TestServer::start_with(|config| {
+            config.dialer = Arc::new(ToLoopback);
+            let pusher = ("pusher".to_owned(), "pusher".to_owned(), Vec::new());
+            config
+                .static_tokens
+                .insert(PUSHERS_TOKEN.to_owned(), pusher);
+        })
+        .await;
         let cluster = Self {
             api,
             shutdown: CancellationToken::new(),
@@ -72,8 +82,18 @@ impl Cluster {
 
     /// Serves the metrics APIs as `change` wants them.
     pub async fn serve(&self, change: impl FnOnce(&mut CustomMetricsConfig)) {
+        self.serve_at(CONTROL, true, change).await;
+    }
+
+    /// One replica of the metrics APIs. Another one than the first registers nothing, and stands beside it.
+    pub async fn serve_at(
+        &self,
+        address: Ipv4Addr,
+        is_first: bool,
+        change: impl FnOnce(&mut CustomMetricsConfig),
+    ) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = SocketAddr::new(CONTROL.into(), listener.local_addr().unwrap().port());
+        let address = SocketAddr::new(address.into(), listener.local_addr().unwrap().port());
         let server = &self.api.server;
         let name = "elastic-metrics.kube-system.svc".to_owned();
         let (certificate_pem, key_pem) = server
@@ -87,7 +107,8 @@ impl Cluster {
             client_authority_pem: None,
         };
         let front_proxy = FrontProxy::new(authority_pem, vec!["front-proxy-client".to_owned()]);
-        let mut config = CustomMetricsConfig::new(Some(address), tls, front_proxy);
+        let registered = is_first.then_some(address);
+        let mut config = CustomMetricsConfig::new(registered, tls, front_proxy);
         config.relist = Duration::from_millis(500);
         config.pod_dialer = Arc::new(ToLoopback);
         change(&mut config);
@@ -97,6 +118,21 @@ impl Cluster {
                 .await
                 .unwrap()
         });
+        if !is_first {
+            self.add_to_service(address).await;
+        }
+    }
+
+    async fn add_to_service(&self, address: SocketAddr) {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "elastic-metrics-more", "labels": {"kubernetes.io/service-name": "elastic-metrics"}},
+            "addressType": "IPv4", "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
+            "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}]
+        });
+        let path =
+            "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/elastic-metrics-more";
+        self.apply(path, slice).await;
     }
 
     pub fn client(&self) -> Client {

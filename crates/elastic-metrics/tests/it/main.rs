@@ -7,6 +7,7 @@ mod elastic_metric;
 mod forecasts;
 mod log_exporter;
 mod prometheus;
+mod pushed;
 mod resource_rules;
 mod resources;
 mod rules;

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// Serves a text to whoever asks.
@@ -73,6 +73,11 @@ pub struct Prometheus {
 impl Prometheus {
     /// Scrapes the exporter every second.
     pub async fn start(exporter: &Exporter) -> Self {
+        Self::start_with(exporter, json!([])).await
+    }
+
+    /// The same, and pushes what it scrapes.
+    pub async fn start_with(exporter: &Exporter, remote_write: Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("prometheus.yml");
         let configuration = json!({
@@ -80,7 +85,8 @@ impl Prometheus {
             "scrape_configs": [{
                 "job_name": "app", "honor_labels": true,
                 "static_configs": [{"targets": [format!("127.0.0.1:{}", exporter.port)]}]
-            }]
+            }],
+            "remote_write": remote_write
         });
         // JSON is YAML.
         std::fs::write(&file, configuration.to_string()).unwrap();

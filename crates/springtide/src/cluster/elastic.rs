@@ -7,7 +7,7 @@ use anyhow::Context;
 use cloud_api::{ClientSources, Credentials, EciClient, EciConfig};
 use elastic_controllers::{AdmissionConfig, AdmissionIdentity, ControllersConfig, WebhookAddress};
 use elastic_core::eci_profile::EciProfile;
-use elastic_metrics::{MetricsConfig, MetricsTls};
+use elastic_metrics::{MetricsConfig, MetricsTls, Pushes};
 use elastic_node::{ClusterSettings, NodeEndpoint, TokenPolicy, VSwitch, VirtualNodeConfig};
 use kubelet_api::ServerTls;
 use local_apiserver::ApiServer;
@@ -24,6 +24,7 @@ pub async fn start(
     api: &ApiServer,
     network: &ClusterNetwork,
     cloud: &CloudStatus,
+    pushes: Pushes,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
@@ -33,6 +34,7 @@ pub async fn start(
         .context("install the elastic kinds")?;
     start_routing(&client, shutdown, tasks).await?;
     let mut config = ControllersConfig::default();
+    config.fast_autoscaler.pushes = Some(pushes);
     let zone = std::env::var("TZ").ok();
     config.cron_horizontal_pod_autoscaler = config
         .cron_horizontal_pod_autoscaler

@@ -8,6 +8,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use elastic_metrics::{
     AdapterConfig, CustomMetricsConfig, Dialer, FrontProxy, MetricsTls, PrometheusOptions,
+    PushedMetrics,
 };
 use local_apiserver::ApiServer;
 use local_network::{CONTROL_ADDRESS, ClusterNetwork, SocketFactory};
@@ -30,6 +31,8 @@ pub struct MetricsSources {
     pub rules: Option<AdapterConfig>,
     /// Between two lists of Prometheus' series.
     pub relist: Option<std::time::Duration>,
+    /// What is pushed, and who is told of it.
+    pub pushed: PushedMetrics,
 }
 
 /// Registers and serves the APIs.
@@ -60,6 +63,7 @@ pub async fn start(
     let front_proxy = FrontProxy::new(authority_pem, vec![FRONT_PROXY.to_string()]);
     let mut config = CustomMetricsConfig::new(Some(address), tls, front_proxy);
     config.service = SERVICE.to_string();
+    config.pushed = sources.pushed;
     config.prometheus = sources.prometheus;
     config.rules = sources.rules;
     config.relist = sources.relist.unwrap_or(config.relist);

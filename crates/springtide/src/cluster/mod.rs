@@ -158,6 +158,7 @@ impl Cluster {
                 &api,
                 &network,
                 &cloud_status,
+                metrics_sources.pushed.pushes(),
                 &shutdown,
                 &mut tasks,
             )

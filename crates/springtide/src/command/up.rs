@@ -87,6 +87,7 @@ fn metrics_sources(arguments: MetricsArguments) -> anyhow::Result<MetricsSources
         }),
         rules,
         relist: arguments.metrics_relist_interval,
+        ..MetricsSources::default()
     })
 }
 

@@ -8,6 +8,7 @@ mod burst;
 mod busybox;
 mod cloud;
 mod cluster;
+mod cron;
 mod devices;
 mod killed;
 mod kubectl;

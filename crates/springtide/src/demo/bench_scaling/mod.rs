@@ -3,6 +3,10 @@
 //!
 //! Nothing here is asserted: a slow machine prints slow numbers and exits zero.
 
+mod cron;
+mod metrics_query;
+mod pushed;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,6 +68,10 @@ pub enum Part {
     ElasticWorkload,
     /// What 1,000 autoscalers at 15 s cost.
     Autoscalers,
+    /// What 10,000 CronHPA jobs cost between runs, and how late they scale.
+    Cron,
+    /// What the metrics APIs add to Prometheus' time when 1,000 pods are asked about.
+    MetricsQuery,
 }
 
 /// Measures `repeat` times and prints a table on standard output.
@@ -75,6 +83,8 @@ pub async fn run(repeat: u32, part: Part) -> anyhow::Result<ExitCode> {
         if is_wanted(Part::FastPath) {
             step.update("fast path");
             all.extend(World::start().await?.fast_path().await?);
+            let world = World::start_with(metrics_query::to_loopback).await?;
+            all.extend(world.fast_path_pushed().await?);
         }
         if is_wanted(Part::ElasticWorkload) {
             step.update("elastic workload");
@@ -83,6 +93,14 @@ pub async fn run(repeat: u32, part: Part) -> anyhow::Result<ExitCode> {
         if is_wanted(Part::Autoscalers) {
             step.update(format!("{AUTOSCALERS} autoscalers"));
             all.extend(World::start().await?.autoscalers().await?);
+        }
+        if is_wanted(Part::Cron) {
+            step.update("10,000 CronHPA jobs");
+            all.extend(World::start().await?.cron().await?);
+        }
+        if is_wanted(Part::MetricsQuery) {
+            step.update("metrics of 1,000 pods");
+            all.extend(metrics_query::measure().await?);
         }
         step.done("");
     }
@@ -101,8 +119,14 @@ struct World {
 
 impl World {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut ApiServerConfig)) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("create a temporary directory")?;
-        let api = ApiServer::start(ApiServerConfig::new(folder.path().join("api"))).await?;
+        let mut config = ApiServerConfig::new(folder.path().join("api"));
+        change(&mut config);
+        let api = ApiServer::start(config).await?;
         let metrics = Arc::new(PlayedMetrics::default());
         let client = metrics.client(api.client());
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
@@ -173,19 +197,36 @@ impl World {
     }
 
     async fn fast_path(self) -> anyhow::Result<Vec<Measured>> {
-        self.create_deployment("web", 2).await?;
         self.queue(60);
-        let spec = json!({"minReplicas": 1, "maxReplicas": 1_000,
-            "metrics": [{"type": "External", "external": {"metric": {"name": "queue"},
-                "target": {"type": "AverageValue", "averageValue": "30"}}}],
-            "behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1_000, "periodSeconds": 1}]}}});
-        let annotations = json!({"annotations": {FAST_SYNC_PERIOD: FAST_PERIOD}});
-        self.create_autoscaler("web", annotations, spec).await?;
+        self.create_fast(FAST_PERIOD).await?;
         let controller = tokio::spawn(run_fast_horizontal_pod_autoscaler(
             self.client.clone(),
             FastAutoscalerConfig::default(),
             self.shutdown.clone(),
         ));
+        let set = async |value| {
+            self.queue(value);
+            anyhow::Ok(())
+        };
+        let median = self.cross(set).await?;
+        self.stop(controller).await?;
+        let name = "metric crosses its target to /scale written, polled at 250 ms";
+        Ok(vec![measured(name, "ms", 300.0, median)])
+    }
+
+    /// A Deployment with an autoscaler on the fast path that wants 30 of the queue for each replica.
+    async fn create_fast(&self, period: &str) -> anyhow::Result<()> {
+        self.create_deployment("web", 2).await?;
+        let spec = json!({"minReplicas": 1, "maxReplicas": 1_000,
+            "metrics": [{"type": "External", "external": {"metric": {"name": "queue"},
+                "target": {"type": "AverageValue", "averageValue": "30"}}}],
+            "behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1_000, "periodSeconds": 1}]}}});
+        let annotations = json!({"annotations": {FAST_SYNC_PERIOD: period}});
+        self.create_autoscaler("web", annotations, spec).await
+    }
+
+    /// The median of milliseconds from a queue that is set above its target to the written scale.
+    async fn cross(&self, set: impl AsyncFn(u32) -> anyhow::Result<()>) -> anyhow::Result<f64> {
         let mut events = watcher(self.deployments(), watcher::Config::default()).boxed();
         let mut took = Vec::new();
         for crossing in 0..CROSSINGS {
@@ -194,21 +235,17 @@ impl World {
             let pause = Duration::from_millis(300 + 37 * u64::try_from(crossing)?);
             tokio::time::sleep(pause).await;
             let began = Instant::now();
-            self.queue(30 * wanted);
+            set(30 * wanted).await?;
             until_replicas(&mut events, wanted).await?;
             took.push(millis(began.elapsed()));
-            self.queue(60);
+            set(60).await?;
             let lower = Patch::Merge(json!({"spec": {"replicas": 2}}));
             self.deployments()
                 .patch_scale("web", &PatchParams::default(), &lower)
                 .await?;
         }
-        drop(events);
-        self.stop(controller).await?;
         took.sort_by(f64::total_cmp);
-        let median = took[took.len() / 2];
-        let name = "metric crosses its target to /scale written, fast path";
-        Ok(vec![measured(name, "ms", 300.0, median)])
+        Ok(took[took.len() / 2])
     }
 
     async fn elastic_workload(self) -> anyhow::Result<Vec<Measured>> {
