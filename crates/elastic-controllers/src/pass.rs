@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::api::{Api, PostParams};
-use kube::core::Selector;
+use kube::core::{NamespaceResourceScope, Selector};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -69,6 +69,27 @@ impl PassError {
 pub(crate) fn join(errors: &[FieldError]) -> String {
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
     texts.join("; ")
+}
+
+/// Replaces an object's status as it stands. Whether it was written; not when somebody else wrote in between.
+pub(crate) async fn replace_status<K>(client: &Client, object: &K) -> Result<bool, PassError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let name = object.name_any();
+    match api
+        .replace_status(&name, &PostParams::default(), object)
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+        Err(error) => Err(PassError::about("write status of", &name)(error)),
+    }
 }
 
 /// A selector as the text that `scale` shows and lists take.

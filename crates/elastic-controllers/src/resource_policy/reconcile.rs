@@ -10,7 +10,6 @@ use elastic_core::resource_policy::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::members::{self, Member};
 use super::shortage;
-use crate::pass::{PassError, Teller, generation, join};
+use crate::pass::{PassError, Teller, generation, join, replace_status};
 use crate::pods;
 
 const COMPONENT: &str = "springtide-resource-policy";
@@ -40,8 +39,12 @@ pub(super) async fn reconcile(
     }
     next.observed_generation = generation(policy);
     next.conditions = teller.conditions.clone();
-    if next != old && !write_status(policy, context, next).await? {
-        return Ok(Action::requeue(SOON));
+    if next != old {
+        let mut object = policy.clone();
+        object.status = Some(next);
+        if !replace_status(&context.client, &object).await? {
+            return Ok(Action::requeue(SOON));
+        }
     }
     teller
         .post(&context.client, &policy.object_ref(&()), COMPONENT)
@@ -54,27 +57,6 @@ pub(super) async fn reconcile(
         pods::delete_as_seen(&context.client, pod).await?;
     }
     Ok(Action::requeue(books.wait))
-}
-
-/// Whether it was written; not when somebody else wrote in between.
-async fn write_status(
-    policy: &ResourcePolicy,
-    context: &Context,
-    next: ResourcePolicyStatus,
-) -> Result<bool, PassError> {
-    let namespace = policy.namespace().unwrap_or_default();
-    let api: Api<ResourcePolicy> = Api::namespaced(context.client.clone(), &namespace);
-    let name = policy.name_any();
-    let mut object = policy.clone();
-    object.status = Some(next);
-    match api
-        .replace_status(&name, &PostParams::default(), &object)
-        .await
-    {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
-        Err(error) => Err(PassError::about("write status of", &name)(error)),
-    }
 }
 
 /// What is left to do after the status is written.

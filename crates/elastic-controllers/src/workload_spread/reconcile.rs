@@ -16,14 +16,14 @@ use elastic_core::workload_spread::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Context;
 use super::target::{self, Workload};
-use crate::pass::{PassError, Teller, generation, join};
+use crate::pass::{PassError, Teller, generation, join, replace_status};
 use crate::pods;
 use crate::policy_view::age;
 
@@ -58,8 +58,12 @@ pub(super) async fn reconcile(
     }
     next.observed_generation = generation(spread);
     next.conditions = teller.conditions.clone();
-    if next != old && !write_status(spread, context, next).await? {
-        return Ok(Action::requeue(SOON));
+    if next != old {
+        let mut object = spread.clone();
+        object.status = Some(next);
+        if !replace_status(&context.client, &object).await? {
+            return Ok(Action::requeue(SOON));
+        }
     }
     teller
         .post(&context.client, &spread.object_ref(&()), COMPONENT)
@@ -70,27 +74,6 @@ pub(super) async fn reconcile(
         pods::delete_as_seen(&context.client, pod).await?;
     }
     Ok(Action::requeue(wait))
-}
-
-/// Whether it was written; not when somebody else wrote in between.
-async fn write_status(
-    spread: &WorkloadSpread,
-    context: &Context,
-    next: WorkloadSpreadStatus,
-) -> Result<bool, PassError> {
-    let namespace = spread.namespace().unwrap_or_default();
-    let api: Api<WorkloadSpread> = Api::namespaced(context.client.clone(), &namespace);
-    let name = spread.name_any();
-    let mut object = spread.clone();
-    object.status = Some(next);
-    match api
-        .replace_status(&name, &PostParams::default(), &object)
-        .await
-    {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
-        Err(error) => Err(PassError::about("write status of", &name)(error)),
-    }
 }
 
 /// What is left to do after the status is written.
