@@ -343,7 +343,12 @@ pub async fn forward(
         return down();
     };
     name_user(&mut request, user);
-    match client::send(&target, request, &core.tunnels).await {
+    let sent = if request.headers().contains_key(header::UPGRADE) {
+        client::send(&target, request, &core.tunnels).await
+    } else {
+        core.pool.pass_on(&target, request).await
+    };
+    match sent {
         Ok(response) => response,
         Err(error) => {
             let place = api_version(group, version);

@@ -250,10 +250,9 @@ fn metrics(path: &str, headers: &http::HeaderMap, _body: Value) -> Value {
     }
 }
 
-#[tokio::test]
-async fn an_aggregated_server_is_discovered_and_asked_in_the_users_name() {
-    let server = TestServer::start_with(|config| config.dialer = Arc::new(Loopback)).await;
-    let port = serve(&server, metrics).await;
+/// An aggregated server of things behind a Service.
+async fn serve_things(server: &TestServer) -> Api<DynamicObject> {
+    let port = serve(server, metrics).await;
     let client = server.client();
     create(
         &api(&client, "v1", "Service", "services", Some("default")),
@@ -265,14 +264,21 @@ async fn an_aggregated_server_is_discovered_and_asked_in_the_users_name() {
         "metadata": {"name": "backend"}, "subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": port}]}]})).await;
     create(&api(&client, "apiregistration.k8s.io/v1", "APIService", "apiservices", None), json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": "v1.things.example.com"}, "spec": {"group": "things.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10,
-            "caBundle": bundle(&server), "service": {"namespace": "default", "name": "backend", "port": 443}}})).await;
-    let things = api(
+            "caBundle": bundle(server), "service": {"namespace": "default", "name": "backend", "port": 443}}})).await;
+    api(
         &client,
         "things.example.com/v1",
         "Thing",
         "things",
         Some("default"),
-    );
+    )
+}
+
+#[tokio::test]
+async fn an_aggregated_server_is_discovered_and_asked_in_the_users_name() {
+    let server = TestServer::start_with(|config| config.dialer = Arc::new(Loopback)).await;
+    let things = serve_things(&server).await;
+    let client = server.client();
     let thing = things.get("t").await.unwrap();
     assert_eq!(thing.data["asked"], "kubernetes-admin");
     let listed = async {
@@ -291,4 +297,42 @@ async fn an_aggregated_server_is_discovered_and_asked_in_the_users_name() {
     tokio::time::timeout(Duration::from_secs(5), listed)
         .await
         .unwrap();
+}
+
+/// The same, with a hand on every connection.
+#[derive(Default)]
+struct Watched(std::sync::Mutex<Vec<std::net::TcpStream>>);
+
+#[async_trait::async_trait]
+impl local_apiserver::Dialer for Watched {
+    async fn connect(
+        &self,
+        address: std::net::SocketAddr,
+    ) -> std::io::Result<tokio::net::TcpStream> {
+        let stream = Loopback.connect(address).await?.into_std()?;
+        self.0.lock().unwrap().push(stream.try_clone()?);
+        tokio::net::TcpStream::from_std(stream)
+    }
+}
+
+#[tokio::test]
+async fn questions_to_an_aggregated_server_share_connections_and_dead_ones_are_replaced() {
+    let watched = Arc::new(Watched::default());
+    let dialer = watched.clone();
+    let server = TestServer::start_with(|config| config.dialer = dialer).await;
+    let things = serve_things(&server).await;
+    for _ in 0..20 {
+        things.get("t").await.unwrap();
+    }
+    let made = || watched.0.lock().unwrap().len();
+    // One for the questions, and one for the looks at its health that happen beside them.
+    let before = made();
+    assert!(before <= 2, "{before} connections for one after the other");
+    for stream in watched.0.lock().unwrap().iter() {
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    for _ in 0..5 {
+        things.get("t").await.unwrap();
+    }
+    assert!(made() > before);
 }
