@@ -37,7 +37,9 @@ pub use prometheus::{PrometheusError, PrometheusOptions, Verb};
 pub use pushed::{PushedMetrics, Pushes, RelayOptions, write_request};
 pub use register::RegisterError;
 pub use resource::KubeletOptions;
-pub use run_custom::{CustomMetricsConfig, CustomRunError, Groups, run_custom_metrics};
+pub use run_custom::{
+    CustomMetricsConfig, CustomRunError, Groups, REPLICA_LABELS, run_custom_metrics,
+};
 pub use serve::ServeError;
 
 /// Keys of the HTTPS server, as PEM.

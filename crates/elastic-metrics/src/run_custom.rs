@@ -16,7 +16,7 @@ use crate::adapter::{AdapterConfig, ResourceRules};
 use crate::custom::access::{Access, FrontProxy};
 use crate::custom::answer::MetricsApi;
 use crate::custom::path::{CUSTOM, EXTERNAL};
-use crate::custom::source::Source;
+use crate::custom::source::{RELIST, Source};
 use crate::elastic_metric::{self, Settings};
 use crate::forecasts::Forecasts;
 use crate::outgoing::{Dialer, Fetcher, OwnNetwork, TrustError};
@@ -31,6 +31,9 @@ use crate::serve::{Clients, ServeError, Server};
 
 /// A value of `metrics.k8s.io` is shown for so many intervals.
 const STALE_INTERVALS: u32 = 4;
+
+/// How the field names the replicas of one Prometheus: its operator does, and what takes remote writes from several.
+pub const REPLICA_LABELS: [&str; 2] = ["prometheus_replica", "__replica__"];
 
 /// Which groups are registered; another server may have the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +117,9 @@ pub struct CustomMetricsConfig {
     pub leads: watch::Receiver<bool>,
     /// Where pushed metrics are kept, and who is told of them.
     pub pushed: PushedMetrics,
+    /// Labels by which several Prometheus that push the same series are told apart. They are taken off, so that the series
+    /// counts once; the newest sample wins.
+    pub replica_labels: Vec<String>,
     /// How pushed metrics reach the other replicas; none when there is only this one.
     pub relay: Option<RelayOptions>,
 }
@@ -130,13 +136,14 @@ impl CustomMetricsConfig {
             groups: Groups::default(),
             prometheus: None,
             rules: None,
-            relist: Duration::from_secs(4),
+            relist: RELIST,
             max_age: Duration::from_secs(600),
             prometheus_dialer: Arc::new(OwnNetwork),
             pod_dialer: Arc::new(OwnNetwork),
             kubelets: KubeletOptions::default(),
             leads: watch::channel(true).1,
             pushed: PushedMetrics::default(),
+            replica_labels: REPLICA_LABELS.map(str::to_owned).to_vec(),
             relay: None,
         }
     }
@@ -234,6 +241,7 @@ pub async fn run_custom_metrics(
         resource,
         takes_pushes: config.groups.pushed,
         pushed: config.pushed,
+        replica_labels: config.replica_labels,
         relay,
     });
     let settings = Settings {

@@ -55,10 +55,35 @@ pub(crate) struct Asked<'a> {
     pub(crate) peer: Option<&'a str>,
 }
 
+/// The body of an answer.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Content {
+    /// Something small; null is no body at all.
+    Tree(Value),
+    /// A list that may be long, written without a tree in between.
+    Written(Vec<u8>),
+}
+
+impl From<Value> for Content {
+    fn from(tree: Value) -> Self {
+        Self::Tree(tree)
+    }
+}
+
+impl Content {
+    fn bytes(self) -> Bytes {
+        match self {
+            Self::Tree(Value::Null) => Bytes::new(),
+            Self::Tree(tree) => Bytes::from(tree.to_string()),
+            Self::Written(text) => Bytes::from(text),
+        }
+    }
+}
+
 /// Gives a status and a body.
 #[async_trait]
 pub(crate) trait Answer: Send + Sync {
-    async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Value);
+    async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Content);
 
     /// To a POST; nothing takes one unless it says so.
     async fn take(&self, _: Asked<'_>, _: Incoming) -> (StatusCode, Value) {
@@ -215,16 +240,13 @@ async fn respond(
         headers: &head.headers,
         peer,
     };
-    let (code, value) = match head.method {
+    let tree = |(code, tree): (StatusCode, Value)| (code, Content::from(tree));
+    let (code, content) = match head.method {
         Method::GET => answers.answer(asked).await,
-        Method::POST => answers.take(asked, body).await,
-        _ => only_read(),
+        Method::POST => tree(answers.take(asked, body).await),
+        _ => tree(only_read()),
     };
-    let text = match value {
-        Value::Null => String::new(),
-        value => value.to_string(),
-    };
-    let mut response = Response::new(Full::from(text));
+    let mut response = Response::new(Full::from(content.bytes()));
     *response.status_mut() = code;
     response.headers_mut().insert(
         header::CONTENT_TYPE,

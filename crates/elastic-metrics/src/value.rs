@@ -31,18 +31,34 @@ pub fn millis(value: f64) -> Result<i64, ValueError> {
     Ok(rounded as i64)
 }
 
-/// The canonical text: `1500m`, `2`, `3k`.
+/// Thousandths, written canonically: `1500m`, `2`, `3k`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quantity(pub(crate) i64);
+
+impl std::fmt::Display for Quantity {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SUFFIXES: [&str; 8] = ["m", "", "k", "M", "G", "T", "P", "E"];
+        let (mut number, mut power) = (self.0, 0);
+        if number == 0 {
+            return out.write_str("0");
+        }
+        while number % 1_000 == 0 && power + 1 < SUFFIXES.len() {
+            number /= 1_000;
+            power += 1;
+        }
+        write!(out, "{number}{}", SUFFIXES[power])
+    }
+}
+
+impl serde::Serialize for Quantity {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The same as a text.
 pub fn quantity(millis: i64) -> String {
-    const SUFFIXES: [&str; 8] = ["m", "", "k", "M", "G", "T", "P", "E"];
-    let (mut number, mut power) = (millis, 0);
-    if number == 0 {
-        return "0".to_owned();
-    }
-    while number % 1_000 == 0 && power + 1 < SUFFIXES.len() {
-        number /= 1_000;
-        power += 1;
-    }
-    format!("{number}{}", SUFFIXES[power])
+    Quantity(millis).to_string()
 }
 
 #[cfg(test)]

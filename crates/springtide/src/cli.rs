@@ -182,6 +182,10 @@ pub struct MetricsArguments {
     /// Between two looks at which series Prometheus has; 4s unless said otherwise.
     #[arg(long, value_parser = parse_duration, requires = "prometheus_url")]
     pub metrics_relist_interval: Option<Duration>,
+    /// A label by which several Prometheus that push the same series are told apart, so that it counts once; may be repeated.
+    /// prometheus_replica and __replica__ unless said otherwise.
+    #[arg(long)]
+    pub pushed_replica_label: Vec<String>,
 }
 
 /// How queries are sent to Prometheus.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use elastic_core::events::{EventKind, event};
 use elastic_metrics::{
     AdapterConfig, CustomMetricsConfig, FrontProxy, Groups, KubeletOptions, MetricsTls,
-    PrometheusOptions, PushedMetrics, RelayOptions, Verb, run_custom_metrics,
+    PrometheusOptions, PushedMetrics, REPLICA_LABELS, RelayOptions, Verb, run_custom_metrics,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
@@ -41,6 +41,8 @@ struct Choice {
     groups: Groups,
     prometheus: Option<PrometheusOptions>,
     kubelets: KubeletOptions,
+    /// By which several Prometheus that push the same series are told apart.
+    replica_labels: Vec<String>,
     /// The account's own token, with which replicas tell each other what was pushed.
     token_file: PathBuf,
 }
@@ -99,9 +101,21 @@ fn choice(environment: &Texts) -> Result<Option<Choice>, String> {
         groups,
         prometheus: prometheus(environment)?,
         kubelets: kubelets(environment)?,
+        replica_labels: replica_labels(environment),
         token_file: path(environment, "SERVICE_ACCOUNT_TOKEN_FILE")
             .unwrap_or_else(|| TOKEN_FILE.into()),
     }))
+}
+
+/// Reads `PUSHED_REPLICA_LABELS`.
+fn replica_labels(environment: &Texts) -> Vec<String> {
+    let given: Vec<String> = list(environment, "PUSHED_REPLICA_LABELS")
+        .map(str::to_owned)
+        .collect();
+    match given.is_empty() {
+        true => REPLICA_LABELS.map(str::to_owned).to_vec(),
+        false => given,
+    }
 }
 
 /// Reads `PROMETHEUS_URL`, `PROMETHEUS_VERB`, `PROMETHEUS_HEADERS`, `PROMETHEUS_TOKEN_FILE` and `PROMETHEUS_CA_FILE`.
@@ -282,6 +296,7 @@ fn start(
     config.rules = rules.filter(|_| choice.prometheus.is_some());
     config.leads = leads.clone();
     config.pushed = pushed.clone();
+    config.replica_labels.clone_from(&choice.replica_labels);
     config.relay = Some(RelayOptions {
         identity: identity.to_owned(),
         token_file: choice.token_file.clone(),
@@ -406,6 +421,22 @@ mod tests {
         assert!(kubelets.insecure_tls && kubelets.authority_file == std::path::Path::new("/ca"));
         let usual = choice(&environment(&[("METRICS_APIS", "resource")]));
         assert!(!usual.unwrap().unwrap().kubelets.insecure_tls);
+    }
+
+    #[test]
+    fn the_environment_says_how_senders_of_the_same_series_are_told_apart() {
+        let labels = |named: &str| {
+            let texts = environment(&[
+                ("METRICS_APIS", "custom,pushed"),
+                ("PUSHED_REPLICA_LABELS", named),
+            ]);
+            choice(&texts).unwrap().unwrap().replica_labels
+        };
+        assert_eq!(labels(" "), ["prometheus_replica", "__replica__"]);
+        assert_eq!(
+            labels("replica, pod_of_prometheus"),
+            ["replica", "pod_of_prometheus"]
+        );
     }
 
     #[test]

@@ -91,7 +91,12 @@ impl Rule {
         let query =
             query.map_err(|error| ConfigError::new(at("metricsQuery"), error.to_string()))?;
         let resources = raw.resources.unwrap_or_default();
-        let name = raw.name.as_ref();
+        // An empty pattern is none, as the charts of prometheus-adapter write it.
+        let name = raw.name.map(|name| RawName {
+            matches: name.matches.filter(|text| !text.is_empty()),
+            ..name
+        });
+        let name = name.as_ref();
         let (name_pattern, name_as) = naming(name, place)?;
         let mut filters = Vec::new();
         for (index, filter) in raw
@@ -372,6 +377,30 @@ mod tests {
                 .as_deref(),
             Some("depth")
         );
+    }
+
+    /// The charts of prometheus-adapter write every field, also those that say nothing.
+    #[test]
+    fn empty_fields_mean_the_same_as_absent_ones() {
+        let text = |name: &str| {
+            format!(
+                "rules: [{{seriesQuery: 'x', seriesFilters: [], name: {name}, metricsQuery: 'q',\
+                 resources: {{template: '', overrides: {{pod: {{group: '', resource: pod}}}}}}}}]"
+            )
+        };
+        for name in [
+            "{matches: '', as: ''}",
+            "{matches: ''}",
+            "{as: ''}",
+            "{}",
+            "null",
+        ] {
+            let config = AdapterConfig::parse(&text(name)).unwrap();
+            let named = config.rules[0].metric_name("http_requests");
+            assert_eq!(named.as_deref(), Some("http_requests"), "{name}");
+        }
+        let config = AdapterConfig::parse(&text("{matches: '', as: 'own'}")).unwrap();
+        assert_eq!(config.rules[0].metric_name("x").as_deref(), Some("own"));
     }
 
     fn query(

@@ -15,8 +15,12 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
 
-/// How long an answer holds.
+/// How long a yes holds for whom the API server vouches: it has just asked the same question itself before it passed the
+/// request on, so whoever lost a right is refused there at once. As long as its own yes holds for webhooks.
+const VOUCHED_FOR: Duration = Duration::from_secs(300);
+/// How long for who comes with a token, whom nobody has asked about.
 const ALLOWED_FOR: Duration = Duration::from_secs(10);
+/// How long a no holds; a right that was missing works soon.
 const REFUSED_FOR: Duration = Duration::from_secs(3);
 /// Most answers kept.
 const MAX_ANSWERS: usize = 4_096;
@@ -160,11 +164,38 @@ pub(crate) enum Denied {
     Unknown(String),
 }
 
+/// How a user is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    ByApiServer,
+    ByToken,
+}
+
+/// What the cluster said, and when.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    at: Instant,
+    allowed: bool,
+}
+
+impl Said {
+    fn holds(self, known: Known, now: Instant) -> bool {
+        let lasts = match (self.allowed, known) {
+            (false, _) => REFUSED_FOR,
+            (true, Known::ByApiServer) => VOUCHED_FOR,
+            (true, Known::ByToken) => ALLOWED_FOR,
+        };
+        now.saturating_duration_since(self.at) < lasts
+    }
+}
+
+type Answers = HashMap<(User, Attributes), Said>;
+
 /// Decides who may ask.
 pub(crate) struct Access {
     client: Client,
     proxy: FrontProxy,
-    answers: Mutex<HashMap<(User, Attributes), (Instant, bool)>>,
+    answers: Mutex<Answers>,
     tokens: Mutex<HashMap<String, (Instant, User)>>,
 }
 
@@ -190,7 +221,7 @@ impl Access {
         attributes: Attributes,
     ) -> Result<(), Denied> {
         let user = self.proxy.user(peer, headers).ok_or(Denied::Unauthorized)?;
-        self.check_user(user, attributes).await
+        self.check_user(user, Known::ByApiServer, attributes).await
     }
 
     /// The same for who may also have a token of the cluster.
@@ -200,12 +231,12 @@ impl Access {
         headers: &HeaderMap,
         attributes: Attributes,
     ) -> Result<(), Denied> {
-        let user = match (self.proxy.user(peer, headers), bearer(headers)) {
-            (Some(user), _) => user,
-            (None, Some(token)) => self.user_of(token).await?,
+        let (user, known) = match (self.proxy.user(peer, headers), bearer(headers)) {
+            (Some(user), _) => (user, Known::ByApiServer),
+            (None, Some(token)) => (self.user_of(token).await?, Known::ByToken),
             (None, None) => return Err(Denied::Unauthorized),
         };
-        self.check_user(user, attributes).await
+        self.check_user(user, known, attributes).await
     }
 
     async fn user_of(&self, token: &str) -> Result<User, Denied> {
@@ -236,33 +267,20 @@ impl Access {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn check_user(&self, user: User, attributes: Attributes) -> Result<(), Denied> {
+    async fn check_user(
+        &self,
+        user: User,
+        known: Known,
+        attributes: Attributes,
+    ) -> Result<(), Denied> {
         if user.groups.iter().any(|group| group == MASTERS) {
             return Ok(());
         }
         let key = (user, attributes);
-        let known = self.lock().get(&key).copied();
-        let allowed = match known {
-            Some((until, allowed)) if Instant::now() < until => allowed,
-            _ => {
-                let asked = tokio::time::timeout(TIMEOUT, review(&self.client, &key)).await;
-                let allowed = match asked {
-                    Ok(Ok(allowed)) => allowed,
-                    Ok(Err(error)) => return Err(Denied::Unknown(error.to_string())),
-                    Err(_) => {
-                        return Err(Denied::Unknown(
-                            "the API server did not say in time who may ask".to_owned(),
-                        ));
-                    }
-                };
-                let lasts = if allowed { ALLOWED_FOR } else { REFUSED_FOR };
-                let mut answers = self.lock();
-                if answers.len() >= MAX_ANSWERS {
-                    answers.clear();
-                }
-                answers.insert(key.clone(), (Instant::now() + lasts, allowed));
-                allowed
-            }
+        let said = self.lock().get(&key).copied();
+        let allowed = match said.filter(|said| said.holds(known, Instant::now())) {
+            Some(said) => said.allowed,
+            None => self.ask(&key).await?,
         };
         if allowed {
             Ok(())
@@ -271,7 +289,25 @@ impl Access {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(User, Attributes), (Instant, bool)>> {
+    async fn ask(&self, key: &(User, Attributes)) -> Result<bool, Denied> {
+        let at = Instant::now();
+        let asked = tokio::time::timeout(TIMEOUT, review(&self.client, key)).await;
+        let late = |_| Denied::Unknown("the API server did not say in time who may ask".to_owned());
+        let allowed = asked
+            .map_err(late)?
+            .map_err(|error| Denied::Unknown(error.to_string()))?;
+        let mut answers = self.lock();
+        if answers.len() >= MAX_ANSWERS {
+            answers.retain(|_, said| said.holds(Known::ByApiServer, at));
+        }
+        if answers.len() >= MAX_ANSWERS {
+            answers.clear();
+        }
+        answers.insert(key.clone(), Said { at, allowed });
+        Ok(allowed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -390,6 +426,23 @@ mod tests {
         assert_eq!(bearer(&with("bearer  abc")), Some("abc"));
         for other in ["Basic abc", "Bearer", "Bearer "] {
             assert_eq!(bearer(&with(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_yes_holds_longest_where_the_api_server_has_asked_itself() {
+        let at = Instant::now();
+        let yes = Said { at, allowed: true };
+        let no = Said { at, allowed: false };
+        let after = |seconds| at + Duration::from_secs(seconds);
+        for (said, known, holds, ended) in [
+            (yes, Known::ByApiServer, 299, 300),
+            (yes, Known::ByToken, 9, 10),
+            (no, Known::ByApiServer, 2, 3),
+            (no, Known::ByToken, 2, 3),
+        ] {
+            assert!(said.holds(known, after(holds)), "{said:?} {known:?}");
+            assert!(!said.holds(known, after(ended)), "{said:?} {known:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What cannot be told is an error with a reason, at which an autoscaler keeps its size; never a zero.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,8 +24,8 @@ use crate::prometheus::Sample;
 use crate::pushed::{PushedMetrics, Relay};
 use crate::resource::api::attributes as attributes_of_resource;
 use crate::resource::{RESOURCE, ResourceMetrics};
-use crate::serve::{Answer, Asked};
-use crate::status::{failure, not_found, ok};
+use crate::serve::{Answer, Asked, Content};
+use crate::status::{failure, not_found};
 use crate::value::millis;
 
 pub(super) type Answered = (StatusCode, Value);
@@ -42,6 +42,8 @@ pub(crate) struct MetricsApi {
     /// Whether metrics may be pushed.
     pub(crate) takes_pushes: bool,
     pub(crate) pushed: PushedMetrics,
+    /// Labels that tell senders of the same series apart.
+    pub(crate) replica_labels: Vec<String>,
     /// The other replicas, if there may be some.
     pub(crate) relay: Option<Relay>,
 }
@@ -52,39 +54,42 @@ impl Answer for MetricsApi {
         self.take_push(asked, body).await
     }
 
-    async fn answer(&self, asked: Asked<'_>) -> Answered {
+    async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Content) {
+        match self.content(asked).await {
+            Ok(content) => (StatusCode::OK, content),
+            Err((code, status)) => (code, status.into()),
+        }
+    }
+}
+
+impl MetricsApi {
+    /// The answer to a GET, or the Status of its refusal.
+    async fn content(&self, asked: Asked<'_>) -> Result<Content, Answered> {
         if let Some(resource) = self.resource.as_ref().filter(|_| is_resource(asked.path)) {
-            return match self
-                .permitted(&asked, attributes_of_resource(asked.path))
-                .await
-            {
-                Ok(()) => resource.answer(asked).await,
-                Err(denied) => refused(denied),
+            let wanted = attributes_of_resource(asked.path);
+            self.permitted(&asked, wanted).await.map_err(refused)?;
+            return match resource.tree(&asked).await {
+                (StatusCode::OK, tree) => Ok(tree.into()),
+                failed => Err(failed),
             };
         }
-        let question = match question(asked.path, asked.query) {
-            Ok(question) => question,
-            Err(PathError::NotFound) => {
-                return not_found("the server could not find the requested resource");
+        let question = question(asked.path, asked.query).map_err(|error| match error {
+            PathError::NotFound => not_found("the server could not find the requested resource"),
+            PathError::BadRequest(reason) => {
+                failure(StatusCode::BAD_REQUEST, "BadRequest", &reason)
             }
-            Err(PathError::BadRequest(reason)) => {
-                return failure(StatusCode::BAD_REQUEST, "BadRequest", &reason);
-            }
-        };
-        let permitted = self.permitted(&asked, attributes(&question)).await;
-        if let Err(denied) = permitted {
-            return refused(denied);
-        }
-        let answered = match question {
-            Question::Groups => Ok(shapes::groups()),
-            Question::Group(name) => Ok(shapes::group(name)),
-            Question::CustomResources(version) => Ok(self.custom_resources(version)),
-            Question::ExternalResources => Ok(self.external_resources()),
-            Question::PushedResources => Ok(shapes::pushed_resources()),
+        })?;
+        let wanted = attributes(&question);
+        self.permitted(&asked, wanted).await.map_err(refused)?;
+        match question {
+            Question::Groups => Ok(shapes::groups().into()),
+            Question::Group(name) => Ok(shapes::group(name).into()),
+            Question::CustomResources(version) => Ok(self.custom_resources(version).into()),
+            Question::ExternalResources => Ok(self.external_resources().into()),
+            Question::PushedResources => Ok(shapes::pushed_resources().into()),
             Question::Custom(request) => self.custom(&request).await,
             Question::External(request) => self.external(&request).await,
-        };
-        answered.map_or_else(|failed| failed, ok)
+        }
     }
 }
 
@@ -234,7 +239,7 @@ impl MetricsApi {
         shapes::external_resources(names.iter().map(String::as_str))
     }
 
-    async fn custom(&self, request: &CustomRequest) -> Result<Value, Answered> {
+    async fn custom(&self, request: &CustomRequest) -> Result<Content, Answered> {
         let kinds = self.source.kinds();
         let kind = kinds
             .of(&request.resource)
@@ -371,7 +376,7 @@ impl MetricsApi {
         }
     }
 
-    async fn external(&self, request: &ExternalRequest) -> Result<Value, Answered> {
+    async fn external(&self, request: &ExternalRequest) -> Result<Content, Answered> {
         if let Some(entry) = self
             .source
             .board
@@ -408,7 +413,7 @@ impl MetricsApi {
         self.external_by_rule(request).await
     }
 
-    async fn external_by_rule(&self, request: &ExternalRequest) -> Result<Value, Answered> {
+    async fn external_by_rule(&self, request: &ExternalRequest) -> Result<Content, Answered> {
         let missing = || {
             not_found(&format!(
                 "the server could not find the metric {} for namespaces {}",
@@ -479,33 +484,32 @@ fn one_value(
 
 /// The values of the objects that were asked for. One without a number has none, and of several the largest counts.
 fn values_by_name(label: &str, names: &[String], samples: Vec<Sample>) -> Vec<ObjectValue> {
-    let mut values: BTreeMap<String, ObjectValue> = BTreeMap::new();
-    for mut sample in samples {
-        let Some(name) = sample
-            .labels
-            .remove(label)
-            .filter(|name| names.binary_search(name).is_ok())
-        else {
+    let mut best: Vec<Option<(i64, i64)>> = vec![None; names.len()];
+    for sample in samples {
+        let name = sample.labels.get(label);
+        let place = name.and_then(|name| names.binary_search(name).ok());
+        let (Some(place), Ok(millis)) = (place, millis(sample.value)) else {
             continue;
         };
-        let Ok(millis) = millis(sample.value) else {
-            continue;
-        };
-        let value = ObjectValue {
-            name: name.clone(),
-            millis,
-            at: time(sample.at_ms),
-        };
-        match values.get(&name) {
-            Some(known) if known.millis >= millis => {}
-            _ => drop(values.insert(name, value)),
+        if best[place].is_none_or(|(known, _)| known < millis) {
+            best[place] = Some((millis, sample.at_ms));
         }
     }
-    values.into_values().collect()
+    let found = names.iter().zip(best).filter_map(|(name, best)| {
+        let (millis, at_ms) = best?;
+        Some(ObjectValue {
+            name: name.clone(),
+            millis,
+            at: time(at_ms),
+        })
+    });
+    found.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use crate::selector::Selector;
 
     use super::*;

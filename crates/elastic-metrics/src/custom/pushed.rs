@@ -56,8 +56,9 @@ impl MetricsApi {
         if sender == Some(Sender::Itself) {
             return (StatusCode::NO_CONTENT, Value::Null);
         }
+        let place = (namespace, self.replica_labels.as_slice());
         let (answered, taken, packed) =
-            accept(self.pushed.board(), namespace, asked.headers, body).await;
+            accept(self.pushed.board(), place, asked.headers, body).await;
         if !taken.changed.is_empty() {
             self.pushed.tell(taken.changed);
         }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::path::{CUSTOM, CustomVersion, EXTERNAL};
 use crate::adapter::{GroupResource, KindRow};
 use crate::pushed::{PUSHED, PUSHED_RESOURCE, PUSHED_VERSION};
 use crate::selector::Selector;
-use crate::value::quantity;
+use crate::serve::Content;
+use crate::value::Quantity;
 
 /// A value of one object.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +38,78 @@ pub(crate) struct Described<'a> {
     pub(crate) window_seconds: Option<u64>,
 }
 
-fn time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+/// Values of one answer were mostly read at the same moment, so each second is written once.
+fn seconds<'v>(all: impl Iterator<Item = &'v Timestamp>) -> BTreeMap<i64, String> {
+    let mut texts = BTreeMap::new();
+    for at in all {
+        let text = || at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        texts.entry(at.as_second()).or_insert_with(text);
+    }
+    texts
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<T> {
+    kind: &'static str,
+    api_version: String,
+    metadata: Empty,
+    items: Vec<T>,
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+impl<T: Serialize> List<T> {
+    fn written(&self) -> Content {
+        let text = serde_json::to_vec(self);
+        Content::Written(text.expect("names, numbers and texts can always be written as JSON"))
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CustomValue<'a> {
+    described_object: DescribedObject<'a>,
+    timestamp: &'a str,
+    value: Quantity,
+    #[serde(flatten)]
+    metric: MetricOf<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DescribedObject<'a> {
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    name: &'a str,
+    api_version: &'a str,
+}
+
+/// Here the versions differ.
+#[derive(Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum MetricOf<'a> {
+    #[serde(rename_all = "camelCase")]
+    V1Beta1 {
+        metric_name: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        window: Option<u64>,
+        selector: &'a Value,
+    },
+    #[serde(rename_all = "camelCase")]
+    V1Beta2 {
+        metric: MetricIdentifier<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        window_seconds: Option<u64>,
+    },
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct MetricIdentifier<'a> {
+    name: &'a str,
+    selector: &'a Value,
 }
 
 /// A `MetricValueList`.
@@ -45,40 +117,52 @@ pub(crate) fn custom_values(
     version: CustomVersion,
     common: &Described<'_>,
     values: &[ObjectValue],
-) -> Value {
-    let items: Vec<Value> = values
-        .iter()
-        .map(|value| custom_value(version, common, value))
-        .collect();
-    json!({
-        "kind": "MetricValueList", "apiVersion": format!("{CUSTOM}/{}", version.name()),
-        "metadata": {}, "items": items
-    })
+) -> Content {
+    let (selector, kind_version) = (common.selector.object(), common.kind.api_version());
+    let texts = seconds(values.iter().map(|value| &value.at));
+    let metric = match version {
+        CustomVersion::V1Beta1 => MetricOf::V1Beta1 {
+            metric_name: common.metric,
+            window: common.window_seconds,
+            selector: &selector,
+        },
+        CustomVersion::V1Beta2 => MetricOf::V1Beta2 {
+            metric: MetricIdentifier {
+                name: common.metric,
+                selector: &selector,
+            },
+            window_seconds: common.window_seconds,
+        },
+    };
+    let items = values.iter().map(|value| CustomValue {
+        described_object: DescribedObject {
+            kind: &common.kind.kind,
+            namespace: common.namespace,
+            name: &value.name,
+            api_version: &kind_version,
+        },
+        timestamp: &texts[&value.at.as_second()],
+        value: Quantity(value.millis),
+        metric,
+    });
+    let list = List {
+        kind: "MetricValueList",
+        api_version: format!("{CUSTOM}/{}", version.name()),
+        metadata: Empty {},
+        items: items.collect(),
+    };
+    list.written()
 }
 
-fn custom_value(version: CustomVersion, common: &Described<'_>, value: &ObjectValue) -> Value {
-    let mut object = json!({"kind": common.kind.kind, "name": value.name, "apiVersion": common.kind.api_version()});
-    if let Some(namespace) = common.namespace {
-        object["namespace"] = json!(namespace);
-    }
-    let mut item = json!({
-        "describedObject": object, "timestamp": time(value.at), "value": quantity(value.millis)
-    });
-    let window = match version {
-        CustomVersion::V1Beta1 => {
-            item["metricName"] = json!(common.metric);
-            item["selector"] = common.selector.object();
-            "window"
-        }
-        CustomVersion::V1Beta2 => {
-            item["metric"] = json!({"name": common.metric, "selector": common.selector.object()});
-            "windowSeconds"
-        }
-    };
-    if let Some(seconds) = common.window_seconds {
-        item[window] = json!(seconds);
-    }
-    item
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalValue<'a> {
+    metric_name: &'a str,
+    metric_labels: &'a BTreeMap<String, String>,
+    timestamp: &'a str,
+    value: Quantity,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<u64>,
 }
 
 /// An `ExternalMetricValueList`.
@@ -86,22 +170,22 @@ pub(crate) fn external_values(
     metric: &str,
     window_seconds: Option<u64>,
     values: &[SeriesValue],
-) -> Value {
-    let items = values.iter().map(|value| {
-        let mut item = json!({
-            "metricName": metric, "metricLabels": value.labels,
-            "timestamp": time(value.at), "value": quantity(value.millis)
-        });
-        if let Some(seconds) = window_seconds {
-            item["window"] = json!(seconds);
-        }
-        item
+) -> Content {
+    let texts = seconds(values.iter().map(|value| &value.at));
+    let items = values.iter().map(|value| ExternalValue {
+        metric_name: metric,
+        metric_labels: &value.labels,
+        timestamp: &texts[&value.at.as_second()],
+        value: Quantity(value.millis),
+        window: window_seconds,
     });
-    let items: Vec<Value> = items.collect();
-    json!({
-        "kind": "ExternalMetricValueList", "apiVersion": format!("{EXTERNAL}/v1beta1"),
-        "metadata": {}, "items": items
-    })
+    let list = List {
+        kind: "ExternalMetricValueList",
+        api_version: format!("{EXTERNAL}/v1beta1"),
+        metadata: Empty {},
+        items: items.collect(),
+    };
+    list.written()
 }
 
 /// The discovery list of a version of the custom metrics API; `metrics` are ordered.
@@ -168,6 +252,13 @@ pub(crate) fn groups() -> Value {
 mod tests {
     use super::*;
 
+    fn read(content: Content) -> Value {
+        match content {
+            Content::Written(text) => serde_json::from_slice(&text).unwrap(),
+            Content::Tree(tree) => tree,
+        }
+    }
+
     fn service() -> KindRow {
         KindRow {
             group: String::new(),
@@ -197,19 +288,78 @@ mod tests {
         let object =
             json!({"kind": "Service", "namespace": "shop", "name": "web", "apiVersion": "v1"});
         let selector = json!({"matchLabels": {"code": "200"}});
-        let older = custom_values(CustomVersion::V1Beta1, &common, &values);
+        let older = read(custom_values(CustomVersion::V1Beta1, &common, &values));
         assert_eq!(
             older["items"][0],
             json!({"describedObject": object, "metricName": "hits", "timestamp": "2023-11-14T22:13:20Z",
                 "value": "1500m", "window": 30, "selector": selector})
         );
-        let newer = custom_values(CustomVersion::V1Beta2, &common, &values);
+        let newer = read(custom_values(CustomVersion::V1Beta2, &common, &values));
         assert_eq!(
             newer["items"][0],
             json!({"describedObject": object, "metric": {"name": "hits", "selector": selector},
                 "timestamp": "2023-11-14T22:13:20Z", "value": "1500m", "windowSeconds": 30})
         );
         assert_eq!(newer["apiVersion"], "custom.metrics.k8s.io/v1beta2");
+        assert_eq!(
+            (&newer["kind"], &newer["metadata"]),
+            (&json!("MetricValueList"), &json!({}))
+        );
+    }
+
+    #[test]
+    fn what_is_not_set_is_left_out_but_the_selector_is_null() {
+        let mut kind = service();
+        kind.namespaced = false;
+        let common = Described {
+            kind: &kind,
+            namespace: None,
+            metric: "hits",
+            selector: &Selector::default(),
+            window_seconds: None,
+        };
+        let values = [ObjectValue {
+            name: "web".into(),
+            millis: 2_000,
+            at: Timestamp::UNIX_EPOCH,
+        }];
+        let object = json!({"kind": "Service", "name": "web", "apiVersion": "v1"});
+        let older = read(custom_values(CustomVersion::V1Beta1, &common, &values));
+        assert_eq!(
+            older["items"][0],
+            json!({"describedObject": object, "metricName": "hits", "timestamp": "1970-01-01T00:00:00Z",
+                "value": "2", "selector": null})
+        );
+        let newer = read(custom_values(CustomVersion::V1Beta2, &common, &values));
+        assert_eq!(
+            newer["items"][0]["metric"],
+            json!({"name": "hits", "selector": null})
+        );
+        assert!(newer["items"][0].get("windowSeconds").is_none());
+    }
+
+    #[test]
+    fn external_values_keep_their_labels_and_each_its_time() {
+        let value = |second| SeriesValue {
+            labels: BTreeMap::from([("queue".to_owned(), "a\"b".to_owned())]),
+            millis: 1,
+            at: Timestamp::from_second(second).unwrap(),
+        };
+        let list = read(external_values(
+            "depth",
+            Some(60),
+            &[value(0), value(90), value(0)],
+        ));
+        assert_eq!(list["kind"], "ExternalMetricValueList");
+        assert_eq!(list["apiVersion"], "external.metrics.k8s.io/v1beta1");
+        assert_eq!(
+            list["items"][1],
+            json!({"metricName": "depth", "metricLabels": {"queue": "a\"b"}, "timestamp": "1970-01-01T00:01:30Z",
+                "value": "1m", "window": 60})
+        );
+        assert_eq!(list["items"][2]["timestamp"], "1970-01-01T00:00:00Z");
+        let none = read(external_values("depth", None, &[]));
+        assert_eq!(none["items"], json!([]));
     }
 
     #[test]

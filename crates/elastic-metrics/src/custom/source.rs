@@ -18,6 +18,8 @@ use crate::prometheus::Prometheus;
 const KINDS_EVERY: Duration = Duration::from_secs(30);
 /// While none are known, sooner.
 const KINDS_AGAIN: Duration = Duration::from_secs(1);
+/// Between two lists of Prometheus' series, where nobody says otherwise.
+pub(crate) const RELIST: Duration = Duration::from_secs(4);
 /// Listing series may take this share of Prometheus' time: one part in so many.
 const SHARE: u32 = 20;
 /// Even a slow Prometheus is listed this often.
@@ -145,13 +147,18 @@ impl Source {
                 .catalog
                 .write()
                 .unwrap_or_else(PoisonError::into_inner) = Arc::new(catalog);
-            let pause = (begun.elapsed() * SHARE).min(SLOWEST).max(adapter.relist);
+            let pause = pause_after(begun.elapsed(), adapter.relist);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
+}
+
+/// How long nothing is listed after a listing that took so long.
+fn pause_after(listing: Duration, relist: Duration) -> Duration {
+    (listing * SHARE).min(SLOWEST).max(relist)
 }
 
 /// Lists each different series query once. What cannot be listed stays as it was.
@@ -178,4 +185,30 @@ async fn list(
         }
     }
     failure.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A series that appears when a listing has just begun waits for its end, the pause, and the next listing.
+    #[test]
+    fn a_new_series_is_listed_within_five_seconds_where_prometheus_is_not_slow() {
+        for listing_ms in [0, 5, 50, 200, 215] {
+            let listing = Duration::from_millis(listing_ms);
+            let longest = listing + pause_after(listing, RELIST) + listing;
+            assert!(
+                longest <= Duration::from_secs(5),
+                "{listing_ms}: {longest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slow_prometheus_is_left_alone_most_of_the_time_but_not_forgotten() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pause_after(second, RELIST), 20 * second);
+        assert_eq!(pause_after(60 * second, RELIST), SLOWEST);
+        assert_eq!(pause_after(second, 600 * second), 600 * second);
+    }
 }

@@ -45,20 +45,87 @@ struct Envelope<'a, T> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct TypeOfResult<'a> {
-    result_type: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct ResultOnly<T> {
-    result: T,
-}
-
-#[derive(Deserialize)]
-struct VectorElement<'a> {
-    metric: BTreeMap<String, String>,
+struct Data<'a> {
     #[serde(borrow)]
-    value: (f64, Cow<'a, str>),
+    result_type: Cow<'a, str>,
+    result: Vec<Item>,
+}
+
+/// What a result consists of: series of a vector, or the time and the value of a scalar. Whatever the type turns out to be,
+/// the answer is read once.
+enum Item {
+    /// None when the series has no value of its own, such as one of a matrix.
+    Series(Option<Sample>),
+    Number(f64),
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyItem;
+        impl<'de> Visitor<'de> for AnyItem {
+            type Value = Item;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("a series, a time or a value")
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Item, E> {
+                Ok(Item::Number(number))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Item, E> {
+                Ok(Item::Number(number as f64))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Item, E> {
+                Ok(Item::Number(number as f64))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Item, E> {
+                Ok(Item::Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
+                let (mut labels, mut value) = (BTreeMap::new(), None);
+                while let Some(field) = map.next_key::<Cow<'de, str>>()? {
+                    match field.as_ref() {
+                        "metric" => labels = map.next_value()?,
+                        "value" => value = Some(map.next_value::<(f64, Number)>()?),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(Item::Series(
+                    value.map(|(at, Number(value))| sample(labels, at, value)),
+                ))
+            }
+        }
+        deserializer.deserialize_any(AnyItem)
+    }
+}
+
+/// A number that is written as a text, so that it may be no number.
+struct Number(f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = Number;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("a number as a text")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Number, E> {
+                let number = text.parse();
+                number
+                    .map(Number)
+                    .map_err(|_| E::custom(format!("{text:?} is no number")))
+            }
+        }
+        deserializer.deserialize_str(Written)
+    }
 }
 
 fn unreadable(error: serde_json::Error) -> AnswerError {
@@ -80,39 +147,37 @@ fn opened<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, AnswerError> {
 
 /// The samples of an instant query.
 pub(crate) fn samples(body: &[u8]) -> Result<Vec<Sample>, AnswerError> {
-    let data: TypeOfResult<'_> = opened(body)?;
-    match data.result_type.as_ref() {
+    let Data {
+        result_type,
+        result,
+    } = opened(body)?;
+    let unusable = || AnswerError::Unreadable(format!("this is no {result_type}"));
+    match result_type.as_ref() {
+        "vector" if result.len() > MAX_SERIES => Err(AnswerError::TooMany(MAX_SERIES)),
         "vector" => {
-            let ResultOnly { result: elements } =
-                opened::<ResultOnly<Vec<VectorElement<'_>>>>(body)?;
-            if elements.len() > MAX_SERIES {
-                return Err(AnswerError::TooMany(MAX_SERIES));
+            let series = result.into_iter().map(|item| match item {
+                Item::Series(Some(sample)) => Ok(sample),
+                _ => Err(unusable()),
+            });
+            series.collect()
+        }
+        "scalar" => match result.as_slice() {
+            [Item::Number(at), Item::Text(value)] => {
+                let value = value.parse().map_err(|_| unusable())?;
+                Ok(vec![sample(BTreeMap::new(), *at, value)])
             }
-            let elements = elements.into_iter();
-            elements
-                .map(|element| sample(element.metric, &element.value))
-                .collect()
-        }
-        "scalar" => {
-            let ResultOnly { result } = opened::<ResultOnly<(f64, Cow<'_, str>)>>(body)?;
-            Ok(vec![sample(BTreeMap::new(), &result)?])
-        }
+            _ => Err(unusable()),
+        },
         other => Err(AnswerError::WrongType(other.to_owned())),
     }
 }
 
-fn sample(
-    labels: BTreeMap<String, String>,
-    (at, value): &(f64, Cow<'_, str>),
-) -> Result<Sample, AnswerError> {
-    let parsed = value
-        .parse()
-        .map_err(|_| AnswerError::Unreadable(format!("{value:?} is no number")));
-    Ok(Sample {
+fn sample(labels: BTreeMap<String, String>, at: f64, value: f64) -> Sample {
+    Sample {
         labels,
-        value: parsed?,
+        value,
         at_ms: (at * 1_000.0).round() as i64,
-    })
+    }
 }
 
 /// Names of labels by name of series; the labels' values are not kept.
@@ -212,6 +277,10 @@ mod tests {
         assert!(found[1].value.is_nan());
         let scalar = br#"{"status":"success","data":{"resultType":"scalar","result":[1,"+Inf"]}}"#;
         assert_eq!(samples(scalar).unwrap()[0].value, f64::INFINITY);
+        // With warnings, and in another order.
+        let turned = br#"{"data":{"result":[{"value":[1,"2"],"histogram":{},"metric":{"a":"\u00e9"}}],"resultType":"vector"},"warnings":["w"],"status":"success"}"#;
+        let found = samples(turned).unwrap();
+        assert_eq!((found[0].labels["a"].as_str(), found[0].value), ("é", 2.0));
     }
 
     #[test]
@@ -221,11 +290,32 @@ mod tests {
             samples(refused).unwrap_err().to_string(),
             "bad_data: 1:3: parse error"
         );
-        let matrix = br#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
-        assert_eq!(
-            samples(matrix).unwrap_err(),
-            AnswerError::WrongType("matrix".into())
-        );
+        let others = [
+            ("matrix", "[]"),
+            ("matrix", r#"[{"metric":{"pod":"a"},"values":[[1,"1"]]}]"#),
+            ("string", r#"[1,"text"]"#),
+        ];
+        for (kind, result) in others {
+            let body = format!(
+                r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#
+            );
+            assert_eq!(
+                samples(body.as_bytes()).unwrap_err(),
+                AnswerError::WrongType(kind.into())
+            );
+        }
+        for result in [r#"[{"metric":{}}]"#, r#"[{"value":[1,"x"]}]"#, "[1]", "{}"] {
+            for kind in ["vector", "scalar"] {
+                let body = format!(
+                    r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#
+                );
+                let error = samples(body.as_bytes()).unwrap_err();
+                assert!(
+                    matches!(error, AnswerError::Unreadable(_)),
+                    "{body}: {error}"
+                );
+            }
+        }
         assert!(matches!(
             samples(b"<html>"),
             Err(AnswerError::Unreadable(_))

@@ -16,12 +16,15 @@ pub(super) const MAX_SERIES: usize = 20_000;
 const STALE_AFTER_MS: i64 = 60_000;
 /// A series that is older counts as ended, as it would for Prometheus.
 const FORGET_AFTER_MS: i64 = 300_000;
+/// Senders of one series that are told apart.
+const MAX_REPLICAS: usize = 8;
 /// Between two searches for series to forget.
 const SWEEP_EVERY_MS: i64 = 30_000;
 pub(crate) const NAMESPACE_LABEL: &str = "namespace";
 
 type Labels = BTreeMap<String, String>;
 
+/// One sender's newest sample.
 #[derive(Clone, Copy, Debug)]
 struct Newest {
     /// The sender's time.
@@ -41,9 +44,39 @@ impl Newest {
     }
 }
 
+/// The newest samples of those who push a series, by their names; mostly one without a name.
+#[derive(Debug, Default)]
+struct Senders(Vec<(String, Newest)>);
+
+impl Senders {
+    fn of(&self, replica: &str) -> Option<Newest> {
+        let found = self.0.iter().find(|(name, _)| name == replica);
+        found.map(|(_, newest)| *newest)
+    }
+
+    /// What counts: the newest, by the clock of who took it where a sender's is ahead.
+    fn newest(&self) -> Option<Newest> {
+        let all = self.0.iter().map(|(_, newest)| *newest);
+        all.max_by_key(|newest| newest.aged_from_ms)
+    }
+
+    fn put(&mut self, replica: String, newest: Newest) {
+        self.0.retain(|(name, _)| *name != replica);
+        if self.0.len() >= MAX_REPLICAS {
+            let oldest = (0..self.0.len()).min_by_key(|index| self.0[*index].1.aged_from_ms);
+            oldest.map(|index| self.0.remove(index));
+        }
+        self.0.push((replica, newest));
+    }
+
+    fn end(&mut self, replica: &str) {
+        self.0.retain(|(name, _)| name != replica);
+    }
+}
+
 #[derive(Default)]
 struct Inner {
-    metrics: HashMap<String, BTreeMap<Labels, Newest>>,
+    metrics: HashMap<String, BTreeMap<Labels, Senders>>,
     series: usize,
     swept_ms: i64,
 }
@@ -99,7 +132,7 @@ impl Board {
         let series = inner.metrics.get(asked.metric)?;
         let mut sums: BTreeMap<String, Result<(f64, i64), String>> = BTreeMap::new();
         let mut is_known = false;
-        for (labels, newest) in series {
+        for (labels, newest) in living(series, now_ms) {
             let namespace = labels.get(NAMESPACE_LABEL).map(String::as_str);
             let is_here = asked
                 .namespace
@@ -107,15 +140,12 @@ impl Board {
             let Some(name) = labels.get(asked.label).filter(|_| is_here) else {
                 continue;
             };
-            if newest.is_forgotten(now_ms) {
-                continue;
-            }
             is_known = true;
             if !asked.selector.matches(labels) {
                 continue;
             }
             let sum = sums.entry(name.clone()).or_insert(Ok((0.0, i64::MAX)));
-            match usable(asked.metric, *newest, now_ms) {
+            match usable(asked.metric, newest, now_ms) {
                 Ok(value) => {
                     if let Ok((sum, oldest)) = sum {
                         *sum += value;
@@ -144,16 +174,15 @@ impl Board {
     ) -> Option<Result<Vec<SeriesValue>, String>> {
         let inner = self.lock();
         let series = inner.metrics.get(metric)?;
-        let mut here = series
-            .iter()
-            .filter(|(labels, newest)| {
+        let mut here = living(series, now_ms)
+            .filter(|(labels, _)| {
                 let own = labels.get(NAMESPACE_LABEL);
-                own.is_none_or(|own| own == namespace) && !newest.is_forgotten(now_ms)
+                own.is_none_or(|own| own == namespace)
             })
             .peekable();
         here.peek()?;
-        let value = |(labels, newest): (&Labels, &Newest)| {
-            let value = usable(metric, *newest, now_ms)?;
+        let value = |(labels, newest): (&Labels, Newest)| {
+            let value = usable(metric, newest, now_ms)?;
             Ok(SeriesValue {
                 labels: labels.clone(),
                 millis: millis(value)
@@ -170,10 +199,7 @@ impl Board {
         let inner = self.lock();
         let mut listed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (metric, series) in &inner.metrics {
-            let living = series
-                .iter()
-                .filter(|(_, newest)| !newest.is_forgotten(now_ms));
-            for (labels, _) in living {
+            for (labels, _) in living(series, now_ms) {
                 let names = listed.entry(metric.clone()).or_default();
                 names.extend(labels.keys().cloned());
             }
@@ -188,17 +214,19 @@ impl Board {
 
 impl Inner {
     fn put(&mut self, one: Pushed, now_ms: i64, taken: &mut Taken) {
-        let known = self.metrics.get(&one.metric);
-        let known = known.and_then(|series| series.get(&one.labels)).copied();
+        let senders = self.metrics.get(&one.metric);
+        let senders = senders.and_then(|series| series.get(&one.labels));
+        let own = senders.and_then(|senders| senders.of(&one.replica));
         // A clock that was ahead and has been put right is believed again.
-        if known.is_some_and(|known| one.at_ms < known.at_ms && known.at_ms <= now_ms) {
+        if own.is_some_and(|known| one.at_ms < known.at_ms && known.at_ms <= now_ms) {
             return;
         }
         let Some(value) = one.value else {
             self.end(&one, taken);
             return;
         };
-        if known.is_none() {
+        let before = senders.and_then(Senders::newest);
+        if before.is_none() {
             if self.series >= MAX_SERIES {
                 self.sweep(now_ms);
             }
@@ -213,22 +241,39 @@ impl Inner {
             aged_from_ms: one.at_ms.min(now_ms),
             value,
         };
-        let is_same =
-            |known: Newest| known.value.to_bits() == value.to_bits() && known.is_fresh(now_ms);
-        if newest.is_fresh(now_ms) && !known.is_some_and(is_same) {
-            taken.changed.insert(one.metric.clone());
+        let series = self.metrics.entry(one.metric.clone()).or_default();
+        let senders = series.entry(one.labels).or_default();
+        senders.put(one.replica, newest);
+        // Another sender may know something newer.
+        let after = senders.newest().filter(|after| after.is_fresh(now_ms));
+        let is_same = |after: Newest| {
+            before.is_some_and(|before| {
+                before.value.to_bits() == after.value.to_bits() && before.is_fresh(now_ms)
+            })
+        };
+        if after.is_some_and(|after| !is_same(after)) {
+            taken.changed.insert(one.metric);
         }
-        let series = self.metrics.entry(one.metric).or_default();
-        series.insert(one.labels, newest);
     }
 
+    /// Ends what one sender had. The series lives on as long as another one pushes it.
     fn end(&mut self, one: &Pushed, taken: &mut Taken) {
         let Some(series) = self.metrics.get_mut(&one.metric) else {
             return;
         };
-        if series.remove(&one.labels).is_some() {
-            self.series -= 1;
+        let Some(senders) = series.get_mut(&one.labels) else {
+            return;
+        };
+        let value = |senders: &Senders| senders.newest().map(|newest| newest.value.to_bits());
+        let before = value(senders);
+        senders.end(&one.replica);
+        let after = value(senders);
+        if before != after {
             taken.changed.insert(one.metric.clone());
+        }
+        if after.is_none() {
+            series.remove(&one.labels);
+            self.series -= 1;
         }
         if series.is_empty() {
             self.metrics.remove(&one.metric);
@@ -238,11 +283,26 @@ impl Inner {
     fn sweep(&mut self, now_ms: i64) {
         self.swept_ms = now_ms;
         for series in self.metrics.values_mut() {
-            series.retain(|_, newest| !newest.is_forgotten(now_ms));
+            series.retain(|_, senders| {
+                senders.0.retain(|(_, newest)| !newest.is_forgotten(now_ms));
+                !senders.0.is_empty()
+            });
         }
         self.metrics.retain(|_, series| !series.is_empty());
         self.series = self.metrics.values().map(BTreeMap::len).sum();
     }
+}
+
+/// Series that somebody still pushes, each with what counts.
+fn living(
+    series: &BTreeMap<Labels, Senders>,
+    now_ms: i64,
+) -> impl Iterator<Item = (&Labels, Newest)> {
+    let newest = series.iter().filter_map(|(labels, senders)| {
+        let newest = senders.newest()?;
+        Some((labels, newest))
+    });
+    newest.filter(move |(_, newest)| !newest.is_forgotten(now_ms))
 }
 
 fn usable(metric: &str, newest: Newest, now_ms: i64) -> Result<f64, String> {
@@ -281,9 +341,15 @@ mod tests {
         Pushed {
             metric: metric.to_owned(),
             labels: labels.collect(),
+            replica: String::new(),
             at_ms,
             value: Some(value),
         }
+    }
+
+    fn by(replica: &str, mut one: Pushed) -> Pushed {
+        one.replica = replica.to_owned();
+        one
     }
 
     fn of_pods(
@@ -436,6 +502,99 @@ mod tests {
     }
 
     #[test]
+    fn a_series_that_two_replicas_push_counts_once_and_the_newest_wins() {
+        let board = Board::default();
+        let labels = [("namespace", "shop"), ("pod", "a")];
+        let from = |replica, at_ms, value| vec![by(replica, pushed("rps", &labels, at_ms, value))];
+        let value = |now_ms| of_pods(&board, "", now_ms).map(|found| found[0].1.clone());
+        board.put(from("p-0", NOW, 5.0), NOW);
+        assert_eq!(
+            board
+                .put(from("p-1", NOW + 400, 6.0), NOW + 400)
+                .changed
+                .len(),
+            1
+        );
+        assert_eq!(value(NOW + 500), Some(Ok(6_000)));
+        // What is older than the other's sample comes late: kept, but it is no change.
+        assert!(
+            board
+                .put(from("p-0", NOW + 300, 4.0), NOW + 500)
+                .changed
+                .is_empty()
+        );
+        assert_eq!(value(NOW + 500), Some(Ok(6_000)));
+        board.put(from("p-0", NOW + 1_000, 7.0), NOW + 1_000);
+        assert_eq!(value(NOW + 1_000), Some(Ok(7_000)));
+        // One whose clock is an hour ahead does not win for an hour.
+        board.put(from("p-1", NOW + 3_600_000, 1.0), NOW + 1_100);
+        board.put(from("p-0", NOW + 2_000, 8.0), NOW + 2_000);
+        assert_eq!(value(NOW + 2_000), Some(Ok(8_000)));
+        assert_eq!(board.lock().series, 1);
+    }
+
+    #[test]
+    fn what_one_replica_ends_lives_on_while_another_pushes_it() {
+        let board = Board::default();
+        let labels = [("namespace", "shop"), ("pod", "a")];
+        let from = |replica, at_ms, value| by(replica, pushed("rps", &labels, at_ms, value));
+        let ended = |replica, at_ms| Pushed {
+            value: None,
+            ..from(replica, at_ms, 0.0)
+        };
+        let value = |now_ms| of_pods(&board, "", now_ms).map(|found| found[0].1.clone());
+        let both = vec![from("p-0", NOW, 5.0), from("p-1", NOW + 100, 6.0)];
+        board.put(both, NOW + 100);
+        assert_eq!(
+            board
+                .put(vec![ended("p-1", NOW + 200)], NOW + 200)
+                .changed
+                .len(),
+            1
+        );
+        assert_eq!(value(NOW + 200), Some(Ok(5_000)));
+        // One that never pushed it has nothing to end.
+        assert!(
+            board
+                .put(vec![ended("p-2", NOW + 300)], NOW + 300)
+                .changed
+                .is_empty()
+        );
+        // One that has fallen silent is forgotten alone.
+        let later = NOW + FORGET_AFTER_MS + 1_000;
+        board.put(vec![from("p-1", later, 9.0)], later);
+        assert_eq!(
+            board.lock().metrics["rps"].values().next().unwrap().0.len(),
+            1
+        );
+        assert_eq!(
+            board
+                .put(vec![ended("p-1", later + 1)], later + 1)
+                .changed
+                .len(),
+            1
+        );
+        assert_eq!(of_pods(&board, "", later + 1), None);
+        assert_eq!(board.lock().series, 0);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_replicas_and_the_oldest_makes_room() {
+        let mut senders = Senders::default();
+        for index in 0..MAX_REPLICAS + 3 {
+            let at_ms = NOW + i64::try_from(index).unwrap();
+            let newest = Newest {
+                at_ms,
+                aged_from_ms: at_ms,
+                value: 1.0,
+            };
+            senders.put(index.to_string(), newest);
+        }
+        assert_eq!(senders.0.len(), MAX_REPLICAS);
+        assert!(senders.of("2").is_none() && senders.of("3").is_some());
+    }
+
+    #[test]
     fn there_is_room_for_so_many_series_and_forgotten_ones_make_room() {
         let board = Board::default();
         let rows = |from: usize, count, now_ms| {
@@ -451,12 +610,13 @@ mod tests {
     proptest! {
         #[test]
         fn the_count_of_series_is_kept_whatever_comes(
-            steps in prop::collection::vec((0_usize..4, 0_usize..6, 0_i64..400_000, any::<bool>()), 1..60),
+            steps in prop::collection::vec((0_usize..4, 0_usize..6, 0_usize..3, 0_i64..400_000, any::<bool>()), 1..60),
         ) {
             let board = Board::default();
-            for (metric, pod, at_ms, ended) in steps {
+            for (metric, pod, replica, at_ms, ended) in steps {
                 let (metric, pod) = (format!("m{metric}"), format!("p{pod}"));
                 let mut one = pushed(&metric, &[("pod", &pod)], at_ms, at_ms as f64);
+                one.replica = format!("r{replica}");
                 if ended {
                     one.value = None;
                 }
@@ -465,6 +625,8 @@ mod tests {
                 let counted: usize = inner.metrics.values().map(BTreeMap::len).sum();
                 prop_assert_eq!(counted, inner.series);
                 prop_assert!(inner.metrics.values().all(|series| !series.is_empty()));
+                let mut senders = inner.metrics.values().flat_map(BTreeMap::values);
+                prop_assert!(senders.all(|senders| (1..=3).contains(&senders.0.len())));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Takes remote-write messages over the metrics server: where they may be sent, how much at a time, and what is told of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,12 +62,15 @@ fn refused(code: StatusCode, message: &str) -> Answered {
 /// Reads a message into the board. Says what is answered and what has changed, and has the body for others.
 pub(crate) async fn accept(
     board: &Board,
-    namespace: Option<&str>,
+    (namespace, replica_labels): (Option<&str>, &[String]),
     headers: &HeaderMap,
     body: Incoming,
 ) -> (Answered, Taken, Option<Bytes>) {
     match read(namespace, headers, body).await {
-        Ok((pushed, packed)) => {
+        Ok((mut pushed, packed)) => {
+            for one in &mut pushed {
+                one.replica = taken_out(&mut one.labels, replica_labels);
+            }
             let taken = board.put(pushed, Timestamp::now().as_millisecond());
             (told(&taken), taken, Some(packed))
         }
@@ -121,6 +125,12 @@ async fn read(
         }
     }
     Ok((pushed, packed))
+}
+
+/// Takes labels out that say who sends and not what is measured, and gives what they said.
+fn taken_out(labels: &mut BTreeMap<String, String>, names: &[String]) -> String {
+    let said = names.iter().filter_map(|name| labels.remove(name));
+    said.collect::<Vec<_>>().join("/")
 }
 
 /// What is pushed to a namespace is of that namespace.
@@ -181,6 +191,7 @@ mod tests {
         let mut one = Pushed {
             metric: "queue".to_owned(),
             labels: [].into(),
+            replica: String::new(),
             at_ms: 0,
             value: None,
         };
@@ -188,6 +199,19 @@ mod tests {
         assert_eq!(one.labels["namespace"], "shop");
         let why = confine(&mut one, "other").unwrap_err();
         assert!(why.contains("queue") && why.contains("\"shop\""), "{why}");
+    }
+
+    #[test]
+    fn labels_that_say_who_sends_are_taken_out() {
+        let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let names = ["prometheus_replica".to_owned(), "__replica__".to_owned()];
+        let mut labels = BTreeMap::from([label("pod", "a"), label("prometheus_replica", "p-0")]);
+        assert_eq!(taken_out(&mut labels, &names), "p-0");
+        assert_eq!(labels, BTreeMap::from([label("pod", "a")]));
+        assert_eq!(taken_out(&mut labels, &names), "");
+        labels.extend([label("__replica__", "b"), label("prometheus_replica", "a")]);
+        assert_eq!(taken_out(&mut labels, &names), "a/b");
+        assert_eq!(taken_out(&mut labels, &[]), "");
     }
 
     #[test]

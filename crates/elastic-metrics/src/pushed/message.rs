@@ -17,6 +17,8 @@ const ENDED: u64 = 0x7ff0_0000_0000_0002;
 pub(crate) struct Pushed {
     pub(crate) metric: String,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Which of several senders of the same series this one is; empty when it does not say.
+    pub(crate) replica: String,
     pub(crate) at_ms: i64,
     /// None when the sender says that the series has ended.
     pub(crate) value: Option<f64>,
@@ -79,6 +81,7 @@ fn one(message: &[u8]) -> Result<Option<Pushed>, MessageError> {
     Ok(Some(Pushed {
         metric: metric.ok_or(MessageError::NoName)?,
         labels,
+        replica: String::new(),
         at_ms,
         value: (value.to_bits() != ENDED).then_some(value),
     }))

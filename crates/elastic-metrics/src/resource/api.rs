@@ -13,7 +13,7 @@ use super::prometheus::PrometheusUsage;
 use super::samples::{Board, Labels, NodeUsage, PodUsage, Usage};
 use crate::custom::access::Attributes;
 use crate::selector::{Selector, decode};
-use crate::serve::{Answer, Asked};
+use crate::serve::{Answer, Asked, Content};
 use crate::status::{failure, not_found, ok};
 
 const GROUP_VERSION: &str = "metrics.k8s.io/v1beta1";
@@ -30,9 +30,9 @@ pub(crate) struct ResourceMetrics {
     pub(crate) prometheus: Option<PrometheusUsage>,
 }
 
-#[async_trait]
-impl Answer for ResourceMetrics {
-    async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Value) {
+impl ResourceMetrics {
+    /// The answer to a GET.
+    pub(crate) async fn tree(&self, asked: &Asked<'_>) -> (StatusCode, Value) {
         if let (Some(prometheus), Some(object)) = (&self.prometheus, object(asked.path))
             && let Err(why) = prometheus.refresh(&object.about).await
         {
@@ -42,6 +42,14 @@ impl Answer for ResourceMetrics {
         let age = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
         let oldest = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
         answer(&self.board, asked.path, asked.query, oldest)
+    }
+}
+
+#[async_trait]
+impl Answer for ResourceMetrics {
+    async fn answer(&self, asked: Asked<'_>) -> (StatusCode, Content) {
+        let (code, tree) = self.tree(&asked).await;
+        (code, tree.into())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The exporter against a log service on paper: numbers come, go stale, and failures are told.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,6 +29,30 @@ impl Transport for Paper {
     }
 }
 
+/// Gives each logstore's path its own answer.
+struct Shelf {
+    answers: Mutex<BTreeMap<&'static str, (u16, String)>>,
+}
+
+impl Shelf {
+    fn set(&self, path: &'static str, answer: (u16, String)) {
+        self.answers.lock().unwrap().insert(path, answer);
+    }
+}
+
+impl Transport for Shelf {
+    fn send(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, BoxError>> {
+        let found = self
+            .answers
+            .lock()
+            .unwrap()
+            .get(request.uri().path())
+            .cloned();
+        let (status, body) = found.unwrap_or_else(|| panic!("{} is asked", request.uri()));
+        Box::pin(async move { Ok(Response::builder().status(status).body(Bytes::from(body))?) })
+    }
+}
+
 /// Asks for the page until it is as wanted.
 async fn page(address: &str, what: &str, fits: impl Fn(&str) -> bool) -> String {
     let transport = HyperTransport::new(false, 1).unwrap();
@@ -51,7 +76,7 @@ fn answer(rows: serde_json::Value) -> (u16, String) {
     (200, body.to_string())
 }
 
-fn client(paper: Arc<Paper>) -> LogClient {
+fn client(paper: Arc<dyn Transport>) -> LogClient {
     let mut config =
         LogClientConfig::new("http://127.0.0.1:1", "r", Credentials::new("id", "secret"));
     config.attempts = 1;
@@ -132,6 +157,97 @@ async fn numbers_are_served_renewed_and_dropped_when_stale() {
         ),
         "{stale}"
     );
+    stop.cancel();
+    running.await.unwrap();
+}
+
+/// Three queries of one file: rows, a count over time, and a logstore that is not there.
+fn several() -> ExporterConfig {
+    let file = json!({"interval": "1s", "queries": [
+        {"name": "active_devices", "project": "chat", "logstore": "devices", "query": "* | select count(1) as n", "staleAfter": "30s"},
+        {"name": "logs_seen", "project": "chat", "logstore": "orders", "query": "paid", "kind": "histograms", "staleAfter": "90s"},
+        {"name": "failures", "project": "chat", "logstore": "gone", "query": "* | select count(1) as n"},
+    ]});
+    let file = serde_json::from_value::<ExporterFile>(file).unwrap();
+    file.check().unwrap()
+}
+
+const DEVICES: &str = "/logstores/devices/logs";
+const ORDERS: &str = "/logstores/orders";
+const GONE: &str = "/logstores/gone/logs";
+
+fn refusal(code: &str) -> (u16, String) {
+    let body = json!({"errorCode": code, "errorMessage": "no"});
+    (404, body.to_string())
+}
+
+fn shelf() -> Arc<Shelf> {
+    let part = |count| json!({"from": 1, "to": 2, "count": count, "progress": "Complete"});
+    let answers = [
+        (DEVICES, answer(json!([{"n": "2721"}]))),
+        (ORDERS, (200, json!([part(2), part(5)]).to_string())),
+        (GONE, refusal("LogStoreNotExist")),
+    ];
+    Arc::new(Shelf {
+        answers: Mutex::new(BTreeMap::from(answers)),
+    })
+}
+
+fn has(page: &str, lines: &[&str]) -> bool {
+    lines.iter().all(|line| page.contains(&format!("{line}\n")))
+}
+
+/// One of the exporter's own facts about a query.
+fn fresh(query: &str, value: u8) -> String {
+    format!("springtide_log_query_fresh{{query=\"{query}\"}} {value}")
+}
+
+fn failed(page: &str, query: &str, reason: &str) -> bool {
+    let line =
+        format!("springtide_log_query_errors_total{{query=\"{query}\",reason=\"{reason}\"}}");
+    page.contains(&line)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_query_of_a_file_has_its_own_numbers_freshness_and_errors() {
+    let shelf = shelf();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let second = Arc::new(AtomicI64::new(1_000));
+    let clock = second.clone();
+    let now = Arc::new(move || Timestamp::from_second(clock.load(Ordering::Relaxed)).unwrap());
+    let stop = CancellationToken::new();
+    let (log_service, file) = (client(shelf.clone()), several());
+    let serving = run_log_exporter(log_service, file, listener, now, stop.clone());
+    let running = tokio::spawn(serving);
+    let first = page(&address, "served", |page| {
+        has(page, &["active_devices 2721", "logs_seen 7"])
+            && failed(page, "failures", "LogStoreNotExist")
+    })
+    .await;
+    for (query, value) in [("active_devices", 1), ("logs_seen", 1), ("failures", 0)] {
+        assert!(has(&first, &[&fresh(query, value)]), "{query}: {first}");
+    }
+    let untroubled = "errors_total{query=\"active_devices\"";
+    assert!(!first.contains(untroubled), "{first}");
+    // Both stop answering; each is dropped when it is too old by its own measure, and each counts its own failures.
+    shelf.set(DEVICES, refusal("Unauthorized"));
+    shelf.set(ORDERS, refusal("ProjectNotExist"));
+    page(&address, "failing", |page| {
+        failed(page, "active_devices", "Unauthorized")
+            && failed(page, "logs_seen", "ProjectNotExist")
+    })
+    .await;
+    second.store(1_031, Ordering::Relaxed);
+    let stale = fresh("active_devices", 0);
+    let older = page(&address, "one is stale", |page| has(page, &[&stale])).await;
+    assert!(!older.contains("\nactive_devices 2721"), "{older}");
+    let living = ["logs_seen 7", &fresh("logs_seen", 1)];
+    assert!(has(&older, &living), "{older}");
+    second.store(1_091, Ordering::Relaxed);
+    let stale = fresh("logs_seen", 0);
+    let oldest = page(&address, "both are stale", |page| has(page, &[&stale])).await;
+    assert!(!oldest.contains("\nlogs_seen 7"), "{oldest}");
     stop.cancel();
     running.await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failed step of a test should panic where it stands
 
+mod autoscaler;
 mod cluster;
 mod elastic_metric;
 mod forecasts;

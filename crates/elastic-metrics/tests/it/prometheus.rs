@@ -78,10 +78,15 @@ impl Prometheus {
 
     /// The same, and pushes what it scrapes.
     pub async fn start_with(exporter: &Exporter, remote_write: Value) -> Self {
+        Self::start_as(exporter, remote_write, json!({})).await
+    }
+
+    /// The same, with labels that say who it is.
+    pub async fn start_as(exporter: &Exporter, remote_write: Value, who: Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("prometheus.yml");
         let configuration = json!({
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "external_labels": who},
             "scrape_configs": [{
                 "job_name": "app", "honor_labels": true,
                 "static_configs": [{"targets": [format!("127.0.0.1:{}", exporter.port)]}]

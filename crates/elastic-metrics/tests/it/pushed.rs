@@ -353,6 +353,57 @@ async fn what_a_real_prometheus_pushes_moves_the_replicas_and_what_it_loses_does
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_of_one_prometheus_count_once_and_one_that_loses_its_target_ends_nothing() {
+    let cluster = Cluster::start(|_| ()).await;
+    until_served(&cluster).await;
+    allow_pusher(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let remote_write = remote_write(&cluster, folder.path()).await;
+    // The same series, of which each sees another value, so that both can be told to have come.
+    let exporters = [
+        Exporter::start("queue_depth{queue=\"orders\",instance=\"app\"} 20\n").await,
+        Exporter::start("queue_depth{queue=\"orders\",instance=\"app\"} 30\n").await,
+    ];
+    let start = async |index: usize| {
+        // As the operator names them, and as those do who write to several stores.
+        let label = ["prometheus_replica", "__replica__"][index];
+        let who = json!({"cluster": "shop", label: format!("prometheus-{index}")});
+        Prometheus::start_as(&exporters[index], remote_write.clone(), who).await
+    };
+    let _both = [start(0).await, start(1).await];
+    let labels = json!({"cluster": "shop", "instance": "app", "job": "app", "namespace": "shop", "queue": "orders"});
+    let once = async || {
+        let answer = cluster.get(QUEUE).await;
+        let items = answer["items"].as_array().cloned().unwrap_or_default();
+        assert!(items.len() <= 1, "counted twice: {answer:#}");
+        assert!(
+            items.iter().all(|item| item["metricLabels"] == labels),
+            "{answer:#}"
+        );
+        answer["items"][0]["value"].clone()
+    };
+    for value in ["20", "30", "20", "30"] {
+        cluster
+            .wait_for(&format!("{value} is the newest"), async || {
+                let found = once().await;
+                if found == value { Ok(()) } else { Err(found) }
+            })
+            .await;
+    }
+    // One loses its target and ends its series; the other still knows the value, and there is no gap.
+    exporters[0].set(None);
+    let mut in_a_row = 0;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while in_a_row < 40 {
+        let found = once().await;
+        assert!(found == "20" || found == "30", "a gap: {found}");
+        in_a_row = if found == "30" { in_a_row + 1 } else { 0 };
+        assert!(tokio::time::Instant::now() < deadline, "{found}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_replica_learns_what_one_of_them_was_pushed() {
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");

@@ -33,6 +33,8 @@ pub struct MetricsSources {
     pub relist: Option<std::time::Duration>,
     /// What is pushed, and who is told of it.
     pub pushed: PushedMetrics,
+    /// Labels by which several Prometheus that push the same series are told apart; the usual ones when there are none.
+    pub replica_labels: Vec<String>,
 }
 
 /// Registers and serves the APIs.
@@ -64,6 +66,9 @@ pub async fn start(
     let mut config = CustomMetricsConfig::new(Some(address), tls, front_proxy);
     config.service = SERVICE.to_string();
     config.pushed = sources.pushed;
+    if !sources.replica_labels.is_empty() {
+        config.replica_labels = sources.replica_labels;
+    }
     config.prometheus = sources.prometheus;
     config.rules = sources.rules;
     config.relist = sources.relist.unwrap_or(config.relist);

@@ -54,8 +54,12 @@ pub async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
 
 /// What the flags say about metrics; a wrong file stops before anything is started.
 fn metrics_sources(arguments: MetricsArguments) -> anyhow::Result<MetricsSources> {
+    let replica_labels = arguments.pushed_replica_label;
     let Some(url) = arguments.prometheus_url else {
-        return Ok(MetricsSources::default());
+        return Ok(MetricsSources {
+            replica_labels,
+            ..MetricsSources::default()
+        });
     };
     let headers = arguments.prometheus_header.iter().map(|header| {
         let (name, value) = header
@@ -87,6 +91,7 @@ fn metrics_sources(arguments: MetricsArguments) -> anyhow::Result<MetricsSources
         }),
         rules,
         relist: arguments.metrics_relist_interval,
+        replica_labels,
         ..MetricsSources::default()
     })
 }
