@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // a failed step of a test should panic where it stands
 
-mod active_devices;
 mod bad_input;
 mod burst;
 mod busybox;

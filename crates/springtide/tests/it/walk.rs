@@ -17,21 +17,46 @@ fn commands(readme: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Runs a walk with a shell that stops at the first step that fails and then ends what it started.
+/// The files of an example in a folder of their own.
 ///
-/// Ports that it names are only for readers: `ports` are replaced by ones that are free.
-fn walk(folder: &Path, ports: &[&str]) {
+/// Ports that they name are only for readers: `ports` are replaced by ones that are free.
+fn copied(example: &str, ports: &[&str]) -> tempfile::TempDir {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let free = ports.iter().map(|port| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        (*port, listener)
+    });
+    // All at once, so that no two get the same.
+    let free: Vec<_> = free.collect();
+    let copy = tempfile::tempdir().unwrap();
+    let mut named = Vec::new();
+    for file in std::fs::read_dir(examples.join(example)).unwrap() {
+        let file = file.unwrap();
+        let mut text = std::fs::read_to_string(file.path()).unwrap();
+        for (port, listener) in &free {
+            let begun = format!(":{port}");
+            if text.contains(&begun) {
+                named.push(*port);
+                let other = listener.local_addr().unwrap().port();
+                text = text.replace(&begun, &format!(":{other}"));
+            }
+        }
+        std::fs::write(copy.path().join(file.file_name()), text).unwrap();
+    }
+    for port in ports {
+        assert!(named.contains(port), "the walk names no port {port}");
+    }
+    copy
+}
+
+/// Runs a walk with a shell that stops at the first step that fails and then ends what it started.
+fn walk(example: &str, ports: &[&str]) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test makes namespaces, mounts and cgroups; run it as root"
     );
-    let mut script = commands(&std::fs::read_to_string(folder.join("README.md")).unwrap());
-    for port in ports {
-        assert!(script.contains(port), "the walk names no port {port}");
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let free = free.local_addr().unwrap().port().to_string();
-        script = script.replace(port, &free);
-    }
+    let folder = copied(example, ports);
+    let script = commands(&std::fs::read_to_string(folder.path().join("README.md")).unwrap());
     let home = tempfile::tempdir().unwrap();
     let programs = Path::new(PROGRAM).parent().unwrap().display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
@@ -43,7 +68,7 @@ fn walk(folder: &Path, ports: &[&str]) {
     let mut command = Command::new("bash");
     command
         .args(["-c", &script])
-        .current_dir(folder)
+        .current_dir(folder.path())
         .env("PATH", path)
         .env("HOME", home.path())
         .env("TMPDIR", home.path())
@@ -61,8 +86,18 @@ fn walk(folder: &Path, ports: &[&str]) {
 
 #[test]
 fn the_walk_of_the_virtual_node_goes_as_its_readme_says() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    walk(&examples.join("virtual-node"), &["9443"]);
+    walk("virtual-node", &["9443"]);
+}
+
+/// Devices, log service, exporter, a real Prometheus, metrics API, autoscaler, overflow; up, and down again.
+#[test]
+fn the_walk_of_the_active_devices_goes_as_its_readme_says() {
+    walk("active-devices", &["9118", "9090"]);
+}
+
+#[test]
+fn the_walk_of_the_tidal_cron_goes_as_its_readme_says() {
+    walk("tidal-cron", &[]);
 }
 
 #[test]
