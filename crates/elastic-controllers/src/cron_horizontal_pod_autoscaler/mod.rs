@@ -1,12 +1,14 @@
 //! The CronHPA controller: one alarm an object, and a pass over an object when its alarm rings or it changes.
 //!
-//! Between runs nothing happens: no job is looked at before it is due. State lives in the objects' status only; a pass
-//! claims a run there before it acts, so a restart or a second replica changes nothing.
+//! Between runs nothing happens: no job is looked at before it is due, or a few seconds before to claim it. State lives in
+//! the objects' status only; a pass claims a run there before it acts, so a restart or a second replica changes nothing.
 
 mod alarms;
 mod counts;
+mod memory;
 mod pass;
 mod report;
+mod rush;
 mod target;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -30,8 +32,10 @@ pub use counts::JobCounts;
 
 use crate::clock::{Clock, SystemClock};
 use alarms::Alarms;
+use memory::Memory;
 use pass::{Ended, Pass};
 use report::Reporter;
+use rush::Rush;
 use target::Targets;
 
 /// How the controller behaves.
@@ -101,6 +105,7 @@ struct Context {
     holder: String,
     /// Objects that are worked on; the others wait in the order in which they came.
     places: Semaphore,
+    rush: Rush,
 }
 
 /// Runs the controller until `shutdown`. The definition must be installed before (see `install_definitions`).
@@ -111,6 +116,7 @@ pub async fn run_cron_horizontal_pod_autoscaler(
 ) {
     let context = Arc::new(Context {
         places: Semaphore::new(config.passes_most),
+        rush: Rush::new(),
         config,
         targets: Targets::new(client.clone()),
         reporter: Reporter::new(client.clone()),
@@ -138,7 +144,7 @@ pub async fn run_cron_horizontal_pod_autoscaler(
             },
             Some(ended) = control.passes.join_next_with_id() => match ended {
                 Ok((id, ended)) => control.ended(id, ended),
-                Err(error) => control.ended(error.id(), (Err(PassError::BrokeOff), Vec::new())),
+                Err(error) => control.ended(error.id(), Passed::broken_off()),
             },
             () = alarm => control.ring(clock.now()),
         }
@@ -147,8 +153,25 @@ pub async fn run_cron_horizontal_pod_autoscaler(
 }
 
 type Key = (String, String);
-/// How a pass ended, and the versions it wrote.
-type PassResult = (Result<Ended, PassError>, Vec<String>);
+
+/// What a pass came to.
+struct Passed {
+    ended: Result<Ended, PassError>,
+    /// Versions it wrote.
+    versions: Vec<String>,
+    /// For the next one.
+    memory: Memory,
+}
+
+impl Passed {
+    fn broken_off() -> Self {
+        Self {
+            ended: Err(PassError::BrokeOff),
+            versions: Vec::new(),
+            memory: Memory::default(),
+        }
+    }
+}
 
 /// Why a pass did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +191,8 @@ struct Entry {
     failures: u32,
     /// Versions the last pass wrote; the watch brings them later.
     own: Vec<String>,
+    /// With the pass while one is running.
+    memory: Memory,
 }
 
 impl Entry {
@@ -184,7 +209,7 @@ struct Control {
     entries: HashMap<Key, Entry>,
     alarms: Alarms<Key>,
     ready: VecDeque<Key>,
-    passes: JoinSet<PassResult>,
+    passes: JoinSet<Passed>,
     keys: HashMap<Id, Key>,
     /// Objects of a listing that is under way.
     listed: HashSet<Key>,
@@ -240,6 +265,7 @@ impl Control {
                 again: false,
                 failures: 0,
                 own: Vec::new(),
+                memory: Memory::default(),
             };
             self.entries.insert(key.clone(), entry);
         }
@@ -273,20 +299,25 @@ impl Control {
 
     fn start_passes(&mut self) {
         while let Some(key) = self.ready.pop_front() {
-            let Some(entry) = self.entries.get(&key) else {
+            let Some(entry) = self.entries.get_mut(&key) else {
                 continue;
             };
             let (context, object) = (self.context.clone(), entry.object.clone());
+            let memory = std::mem::take(&mut entry.memory);
             let task = self.passes.spawn(async move {
-                let mut pass = Pass::new(&context);
+                let mut pass = Pass::new(&context, memory);
                 let ended = pass.run(object).await;
-                (ended.map_err(PassError::from), pass.versions)
+                Passed {
+                    ended: ended.map_err(PassError::from),
+                    versions: pass.versions,
+                    memory: pass.memory,
+                }
             });
             self.keys.insert(task.id(), key);
         }
     }
 
-    fn ended(&mut self, task: Id, (ended, versions): PassResult) {
+    fn ended(&mut self, task: Id, passed: Passed) {
         let now = self.context.config.clock.now();
         let Some(key) = self.keys.remove(&task) else {
             return;
@@ -295,9 +326,10 @@ impl Control {
             return;
         };
         entry.running = false;
-        entry.own = versions;
+        entry.own = passed.versions;
+        entry.memory = passed.memory;
         let again = std::mem::take(&mut entry.again);
-        let wake = match ended {
+        let wake = match passed.ended {
             Ok(ended) => {
                 entry.failures = 0;
                 let version = entry.object.resource_version().unwrap_or_default();

@@ -1,12 +1,13 @@
 //! One pass over one object: plan, write the status, act, write what came of it, until nothing is left to do now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use elastic_core::CronHorizontalPodAutoscaler;
 use elastic_core::cron_horizontal_pod_autoscaler::{
-    Activity, CronHorizontalPodAutoscalerStatus, EventText, Floor, HPA_KIND, Outcome, Run,
-    ScaleTargetRef, Situation, floor_failed, floor_held, floor_released, hold, plan, record,
-    release, restored_message, retries_exhausted, scaled_message,
+    Activity, CronHorizontalPodAutoscalerStatus, EventText, Floor, HPA_KIND, Outcome, Plan, Run,
+    Situation, floor_failed, floor_held, floor_released, hold, plan, record, release,
+    restored_message, retries_exhausted, scaled_message,
 };
 use elastic_core::events::EventKind;
 use jiff::Timestamp;
@@ -14,8 +15,9 @@ use kube::ResourceExt;
 use tokio::sync::SemaphorePermit;
 
 use super::Context;
+use super::memory::Memory;
 use super::report::Written;
-use super::target::TargetError;
+use super::target::{Scaled, TargetError};
 
 /// Steps of one pass; what is left then is done in the next one.
 const STEPS_MOST: usize = 32;
@@ -38,6 +40,7 @@ pub(super) struct Pass<'c> {
     context: &'c Context,
     /// Versions this pass has written, so that they are known again when the watch brings them.
     pub(super) versions: Vec<String>,
+    pub(super) memory: Memory,
     place: Option<SemaphorePermit<'c>>,
 }
 
@@ -51,10 +54,11 @@ enum Next {
 }
 
 impl<'c> Pass<'c> {
-    pub(super) fn new(context: &'c Context) -> Self {
+    pub(super) fn new(context: &'c Context, memory: Memory) -> Self {
         Self {
             context,
             versions: Vec::new(),
+            memory,
             place: None,
         }
     }
@@ -67,17 +71,7 @@ impl<'c> Pass<'c> {
         for _ in 0..STEPS_MOST {
             let now = self.context.config.clock.now();
             let status = object.status.clone().unwrap_or_default();
-            let created = object.creation_timestamp().map_or(now, |at| at.0);
-            let situation = Situation {
-                spec: &object.spec,
-                status: &status,
-                generation: object.metadata.generation,
-                created,
-                now,
-                holder: &self.context.holder,
-                default_zone: &self.context.config.default_time_zone,
-            };
-            let plan = plan(&situation, &mut || uuid::Uuid::new_v4().to_string());
+            let plan = self.plan(&object, &status, now);
             if plan.status != status {
                 match self.write(&object, plan.status).await? {
                     Written::Done(written) => object = written,
@@ -93,6 +87,10 @@ impl<'c> Pass<'c> {
             let next = match plan.activity {
                 None => Next::Rest(None),
                 Some(Activity::Scale(run)) => self.scale(object.clone(), &run).await?,
+                Some(Activity::Prepare(run)) => {
+                    self.prepare(&object, run).await;
+                    Next::Rest(None)
+                }
                 Some(Activity::HoldFloor { floor, opening }) => {
                     self.hold_floor(object.clone(), &floor, &opening).await?
                 }
@@ -111,6 +109,28 @@ impl<'c> Pass<'c> {
         }
         let wake = Some(self.context.config.clock.now());
         Ok(ended(object, wake, false))
+    }
+
+    fn plan(
+        &mut self,
+        object: &CronHorizontalPodAutoscaler,
+        status: &CronHorizontalPodAutoscalerStatus,
+        now: Timestamp,
+    ) -> Plan {
+        let default_zone = &self.context.config.default_time_zone;
+        let schedules = self.memory.schedules(object, default_zone);
+        let situation = Situation {
+            spec: &object.spec,
+            schedules: &schedules,
+            status,
+            generation: object.metadata.generation,
+            created: object.creation_timestamp().map_or(now, |at| at.0),
+            now,
+            holder: &self.context.holder,
+            ahead: self.memory.ahead(),
+            default_zone,
+        };
+        plan(&situation, &mut || uuid::Uuid::new_v4().to_string())
     }
 
     /// Goes to the end of those who wait for a place.
@@ -165,17 +185,30 @@ impl<'c> Pass<'c> {
         self.post(object, vec![event], now).await;
     }
 
+    /// Gets ready for a run that is claimed and due soon: its target is looked at already.
+    async fn prepare(&mut self, object: &CronHorizontalPodAutoscaler, run: Run) {
+        let namespace = object.namespace().unwrap_or_default();
+        let target = &object.spec.scale_target_ref;
+        let scaled = if target.kind == HPA_KIND {
+            None
+        } else {
+            // What does not work now is told when it does not work at the moment itself.
+            self.context.targets.scaled(&namespace, target).await.ok()
+        };
+        self.memory.prepare(run, scaled);
+    }
+
     /// Does a claimed run and writes its outcome.
     async fn scale(
         &mut self,
         object: Arc<CronHorizontalPodAutoscaler>,
         run: &Run,
     ) -> Result<Next, kube::Error> {
-        let namespace = object.namespace().unwrap_or_default();
-        let target = &object.spec.scale_target_ref;
-        let outcome = with_retries(self.context, &namespace, target, run.size).await;
+        let prepared = self.memory.begin(run);
+        let outcome = with_retries(self.context, &object, run.size, prepared).await;
         // Many runs may be due in the same second: others scale before this one tells what it did.
         self.take_turn().await;
+        self.context.rush.let_pass().await;
         let change = |status: &mut _, now| record(status, run, &outcome, now).into_iter().collect();
         self.settle(object, change).await
     }
@@ -289,16 +322,21 @@ fn ended(object: Arc<CronHorizontalPodAutoscaler>, wake: Option<Timestamp>, gone
 /// Tries every few seconds for a while, as the original does.
 async fn with_retries(
     context: &Context,
-    namespace: &str,
-    target: &ScaleTargetRef,
+    object: &CronHorizontalPodAutoscaler,
     size: i32,
+    prepared: Option<Scaled>,
 ) -> Outcome {
-    let config = &context.config;
+    let mut running = Some(context.rush.enter());
+    let (config, target) = (&context.config, &object.spec.scale_target_ref);
+    let namespace = object.namespace().unwrap_or_default();
     let started = tokio::time::Instant::now();
+    if let Some(what) = write_prepared(prepared, size, config.run_timeout).await {
+        return Ok(what);
+    }
     let (mut retries, mut conflicts) = (0, 0);
     loop {
         let left = config.run_timeout.saturating_sub(started.elapsed());
-        let scaling = context.targets.scale(namespace, target, size);
+        let scaling = context.targets.scale(&namespace, target, size);
         let why = match tokio::time::timeout(left, scaling).await {
             Ok(Ok(what)) => return Ok(what),
             Ok(Err(error)) if error.is_conflict() && conflicts < CONFLICTS_MOST => {
@@ -308,13 +346,26 @@ async fn with_retries(
             Ok(Err(error)) => error.text(),
             Err(_) => "the API did not answer in time".to_owned(),
         };
+        // What does not work at once holds nobody up.
+        drop(running.take());
         tokio::time::sleep(config.retry_interval).await;
         retries += 1;
         if started.elapsed() > config.retry_window {
             let (kind, name) = (&target.kind, &target.name);
             return Err(retries_exhausted(
-                kind, name, namespace, size, retries, &why,
+                kind, name, &namespace, size, retries, &why,
             ));
         }
     }
+}
+
+/// Writes to a target that was looked at before. None: it is not what it was, or need not be written; look again.
+async fn write_prepared(prepared: Option<Scaled>, size: i32, timeout: Duration) -> Option<String> {
+    let scaled = prepared?;
+    let old = scaled.replicas();
+    if old == size {
+        return None;
+    }
+    let written = tokio::time::timeout(timeout, scaled.write(size)).await;
+    matches!(written, Ok(Ok(()))).then(|| scaled_message(old, size))
 }

@@ -58,19 +58,19 @@ pub(super) struct Targets {
 }
 
 /// A workload's scale, and where to write it.
-struct Scaled {
+pub(super) struct Scaled {
     api: Api<DynamicObject>,
     scale: Scale,
 }
 
 impl Scaled {
-    fn replicas(&self) -> i32 {
+    pub(super) fn replicas(&self) -> i32 {
         let spec = self.scale.spec.as_ref();
         spec.and_then(|spec| spec.replicas).unwrap_or(0)
     }
 
     /// The version that was read goes along: nobody else's change is overwritten unseen.
-    async fn write(mut self, replicas: i32) -> Result<(), TargetError> {
+    pub(super) async fn write(mut self, replicas: i32) -> Result<(), TargetError> {
         if self.replicas() == replicas {
             return Ok(());
         }
@@ -251,7 +251,7 @@ impl Targets {
     }
 
     /// The scale of a workload, by whichever version of its group serves one.
-    async fn scaled(
+    pub(super) async fn scaled(
         &self,
         namespace: &str,
         target: &ScaleTargetRef,

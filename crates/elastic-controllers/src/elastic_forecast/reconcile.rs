@@ -2,7 +2,7 @@
 
 use elastic_core::ElasticForecast;
 use elastic_core::forecast::{
-    Grid, Policy, ScaleTarget, State, parse_quantity, plan, startup, validate,
+    Grid, Policy, ScaleTarget, State, declared_times, parse_quantity, plan, startup, validate,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -79,7 +79,8 @@ async fn find(
         period: spec.period,
         min_replicas: spec.min_replicas,
         max_replicas: spec.max_replicas,
-        bounds: spec.bounds.clone(),
+        // A spec that cannot be read never comes here.
+        bounds: declared_times(spec).unwrap_or_default(),
     };
     let state = State {
         history,

@@ -108,7 +108,7 @@ fn counts_stranger(policy: &ResourcePolicy, context: &Context, pod: &Pod) -> boo
     !(another || older && policy.spec.ignores_previous())
 }
 
-fn member(
+pub(super) fn member(
     policy: &ResourcePolicy,
     keys: &[String],
     nodes: &BTreeMap<String, Node>,

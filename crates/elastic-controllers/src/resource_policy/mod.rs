@@ -7,6 +7,8 @@
 
 mod forgotten;
 mod members;
+#[cfg(test)]
+mod passing_on;
 mod reconcile;
 mod shortage;
 

@@ -116,7 +116,7 @@ async fn keep_books(
 }
 
 /// The writes that let waiting pods go where there is a place now, oldest first; each place is promised in the status.
-fn let_go(
+pub(super) fn let_go(
     policy: &ResourcePolicy,
     members: &[Member],
     status: &mut ResourcePolicyStatus,
@@ -178,7 +178,7 @@ fn difference(pod: &Pod, after: &Value) -> Value {
 }
 
 /// Numbers of each unit, by group and all together.
-fn count(
+pub(super) fn count(
     policy: &ResourcePolicy,
     members: &[Member],
     status: &mut ResourcePolicyStatus,

@@ -382,6 +382,54 @@ async fn two_replicas_do_each_run_once_and_a_restart_neither_repeats_nor_loses_o
     assert_eq!(scene.status().await["conditions"][0]["jobId"], id);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_claimed_ahead_by_one_of_two_replicas_and_scales_at_its_moment() {
+    let scene = Scene::start(MORNING).await;
+    scene.start_controller();
+    scene.deployment(1).await;
+    let jobs = json!([
+        {"name": "up", "schedule": "0 0 9 * * *", "targetSize": 5},
+        {"name": "off", "schedule": "0 0 10 * * *", "targetSize": 0}
+    ]);
+    scene.apply(on_deployment(), jobs).await;
+    scene.until_submitted().await;
+    let claimed = async |job: usize| {
+        let look = async || scene.status().await["conditions"][job]["pending"].clone();
+        eventually("claimed", look, |pending| pending.is_object()).await
+    };
+    scene.clock.set("2026-11-20T00:59:56Z");
+    let claim = claimed(0).await;
+    assert_eq!(claim["scheduleTime"], "2026-11-20T01:00:00Z");
+    scene.clock.settled().await;
+    assert_eq!(scene.status().await["conditions"][0]["pending"], claim);
+    assert_eq!(scene.replicas().await, 1, "it is not due yet");
+    // What was seen of the target with the claim is old when the run begins.
+    scene.hand_scale(3).await;
+    scene.clock.set("2026-11-20T01:00:00Z");
+    let message = scene.until_state("up", "Succeed").await;
+    assert!(
+        message.ends_with("current replicas:3, desired replicas:5."),
+        "{message}"
+    );
+    assert_eq!(scene.replicas().await, 5);
+    // Paused after the claim: the claim is given back and nothing runs.
+    scene.clock.set("2026-11-20T01:59:56Z");
+    claimed(1).await;
+    let pause = Patch::Merge(json!({"spec": {"suspend": true}}));
+    let params = PatchParams::default();
+    scene.objects.patch("tide", &params, &pause).await.unwrap();
+    let look = async || scene.status().await["conditions"][1].clone();
+    let paused = eventually("paused", look, |one| one["suspended"] == true).await;
+    assert!(paused["pending"].is_null(), "{paused}");
+    scene.clock.set("2026-11-20T02:00:00Z");
+    scene.clock.settled().await;
+    assert_eq!(scene.replicas().await, 5);
+    let succeeded = scene.events().await.into_iter();
+    let succeeded: Vec<_> = succeeded.filter(|event| event.1 == "Succeed").collect();
+    assert_eq!(succeeded.len(), 1, "{succeeded:?}");
+    assert_eq!(succeeded[0].3, 1, "one of the two ran it");
+}
+
 impl Scene {
     /// Another object, whose being taken up shows that the controller works.
     async fn apply_second(&self) {

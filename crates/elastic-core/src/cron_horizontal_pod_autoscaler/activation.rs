@@ -1,12 +1,18 @@
 //! Which activation of a job is due, and what became of those before it.
 
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use super::job::{CompiledJob, Exclusions};
 use super::{JobCondition, JobState};
 
 /// After this long another replica may take over a run; longer than a run can take with all its retries.
 pub(super) const CLAIM_SECONDS: i64 = 30;
+/// Runs are claimed this long before they are due, so that nothing but the act itself is left to do then. Half a second is
+/// in it because runs are due at whole ones: claims do not come between the acts of other objects.
+pub(super) const CLAIM_AHEAD: SignedDuration = SignedDuration::from_millis(4_500);
+/// A run that was claimed ahead is begun up to this long after it was due; later it is claimed anew. This and the longest
+/// run are shorter than [`CLAIM_SECONDS`].
+pub(super) const BEGUN_WITHIN: SignedDuration = SignedDuration::from_secs(5);
 /// Activations that were missed are counted up to here.
 const COUNT_MOST: usize = 100;
 
@@ -69,6 +75,8 @@ pub(super) fn due(
         let scheduled = pending.schedule_time.0;
         return if pending.holder != holder && free > now {
             Due::Held(free)
+        } else if scheduled > now {
+            Due::No
         } else if too_late(scheduled) {
             Due::TooLate {
                 scheduled,
@@ -96,6 +104,22 @@ pub(super) fn due(
     } else {
         Due::Run { scheduled, missed }
     }
+}
+
+/// The activation that can be claimed ahead, as it is due soon.
+pub(super) fn soon(
+    job: &CompiledJob,
+    condition: &JobCondition,
+    exclusions: &Exclusions,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    if condition.suspended || is_done(job, condition) {
+        return None;
+    }
+    let next = job.next_after(now)?;
+    let handled = condition.handled_until.as_ref().map_or(now, |at| at.0);
+    let is_soon = next.duration_since(now) <= CLAIM_AHEAD && next > handled;
+    (is_soon && job.excluded(next, exclusions).is_none()).then_some(next)
 }
 
 fn missed_between(job: &CompiledJob, handled: Timestamp, newest: Timestamp) -> usize {

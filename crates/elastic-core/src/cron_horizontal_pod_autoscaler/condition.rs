@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::job::{CompiledJob, Exclusions, JobError, compile_exclusions};
+use super::job::{CompiledJob, Exclusions, JobError, zone_name as zone_of};
 use super::plan::{EventText, Situation};
-use super::{Job, JobCondition, JobState};
+use super::{Job, JobCondition, JobState, PendingRun};
 use crate::events::EventKind;
 
 const REFUSED: &str = "Failed to update cron hpa job ";
@@ -22,8 +22,8 @@ pub(super) struct Synced {
 
 pub(super) fn sync(situation: &Situation<'_>, fresh_id: &mut dyn FnMut() -> String) -> Synced {
     let spec = situation.spec;
-    let (exclusions, excluded_wrong) = match compile_exclusions(&spec.exclude_dates) {
-        Ok(exclusions) => (exclusions, None),
+    let (exclusions, excluded_wrong) = match &situation.schedules.exclusions {
+        Ok(exclusions) => (exclusions.clone(), None),
         Err(error) => (Exclusions::default(), Some(error)),
     };
     let mut synced = Synced {
@@ -34,14 +34,17 @@ pub(super) fn sync(situation: &Situation<'_>, fresh_id: &mut dyn FnMut() -> Stri
     };
     let mut old = by_name(situation);
     let mut names = HashSet::with_capacity(spec.jobs.len());
-    for job in &spec.jobs {
+    for (job, read) in spec.jobs.iter().zip(&situation.schedules.jobs) {
         let is_first = names.insert(job.name.as_str());
         let wrong = (!is_first).then(|| JobError::Name(job.name.clone()));
-        let wrong = wrong.or_else(|| excluded_wrong.clone());
+        let read = match wrong.as_ref().or(excluded_wrong) {
+            Some(wrong) => Err(wrong),
+            None => read.as_ref(),
+        };
         // Of several jobs of one name each has its own condition, in the same order.
         let known = old.get_mut(job.name.as_str()).and_then(VecDeque::pop_front);
         let known = known.filter(|known| is_of(situation, job, known));
-        take_up(situation, job, known, wrong, fresh_id, &mut synced);
+        take_up(situation, job, known, read, fresh_id, &mut synced);
     }
     synced
 }
@@ -73,16 +76,14 @@ fn is_of(situation: &Situation<'_>, job: &Job, known: &JobCondition) -> bool {
 }
 
 fn zone_name<'s>(situation: &Situation<'s>, job: &'s Job) -> &'s str {
-    let named = job.time_zone.as_deref();
-    let named = named.or(situation.spec.time_zone.as_deref());
-    named.unwrap_or(situation.default_zone)
+    zone_of(situation.spec, job, situation.default_zone)
 }
 
 fn take_up(
     situation: &Situation<'_>,
     job: &Job,
     known: Option<&JobCondition>,
-    wrong: Option<JobError>,
+    read: Result<&CompiledJob, &JobError>,
     fresh_id: &mut dyn FnMut() -> String,
     synced: &mut Synced,
 ) {
@@ -90,12 +91,8 @@ fn take_up(
     let zone = zone_name(situation, job);
     let anchor = known.and_then(|known| known.submitted_time.as_ref().map(|at| at.0));
     let anchor = anchor.unwrap_or(now);
-    let compiled = match wrong {
-        Some(wrong) => Err(wrong),
-        None => CompiledJob::new(job, zone, anchor),
-    };
-    let compiled = match compiled {
-        Ok(compiled) => compiled,
+    let compiled = match read {
+        Ok(compiled) => compiled.counted_from(anchor),
         Err(error) => return refuse(situation, job, known, &error.to_string(), fresh_id, synced),
     };
     let was_refused = known.is_some_and(|known| known.message.starts_with(REFUSED));
@@ -115,6 +112,11 @@ fn take_up(
     if condition.suspended && !suspended {
         // What was due during the pause is not made up for.
         condition.handled_until = Some(Time(now));
+    }
+    let is_early = |pending: &PendingRun| pending.schedule_time.0 > now;
+    if suspended && condition.pending.as_ref().is_some_and(is_early) {
+        // Claimed ahead, and not due in time any more.
+        condition.pending = None;
     }
     condition.suspended = suspended;
     synced.conditions.push(condition);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
-use super::Job;
+use super::{CronHorizontalPodAutoscalerSpec, Job};
 use crate::cron::{Exclusion, Schedule, ScheduleError, ZoneError, time_zone};
 
 /// Days to look ahead for one that is not excluded.
@@ -75,6 +75,38 @@ pub fn compile_exclusions(texts: &[String]) -> Result<Exclusions, JobError> {
     ))
 }
 
+/// What an object's expressions say, read once for each change of its spec.
+#[derive(Clone, Debug)]
+pub struct Schedules {
+    /// One for each job of the spec, in its order.
+    pub(super) jobs: Vec<Result<CompiledJob, JobError>>,
+    pub(super) exclusions: Result<Exclusions, JobError>,
+}
+
+impl Schedules {
+    /// Reads all of `spec`; jobs that name no zone are in `default_zone`.
+    pub fn read(spec: &CronHorizontalPodAutoscalerSpec, default_zone: &str) -> Self {
+        let read = |job: &Job| {
+            let zone = zone_name(spec, job, default_zone);
+            CompiledJob::new(job, zone, Timestamp::UNIX_EPOCH)
+        };
+        Self {
+            jobs: spec.jobs.iter().map(read).collect(),
+            exclusions: compile_exclusions(&spec.exclude_dates),
+        }
+    }
+}
+
+/// The zone that holds for a job.
+pub(super) fn zone_name<'s>(
+    spec: &'s CronHorizontalPodAutoscalerSpec,
+    job: &'s Job,
+    default_zone: &'s str,
+) -> &'s str {
+    let named = job.time_zone.as_deref().or(spec.time_zone.as_deref());
+    named.unwrap_or(default_zone)
+}
+
 /// A job that can be asked for its times.
 #[derive(Clone, Debug)]
 pub struct CompiledJob {
@@ -112,6 +144,15 @@ impl CompiledJob {
             zone,
             anchor,
         })
+    }
+
+    /// The same job, `@every` counted from `anchor`.
+    #[must_use]
+    pub(super) fn counted_from(&self, anchor: Timestamp) -> Self {
+        Self {
+            anchor,
+            ..self.clone()
+        }
     }
 
     /// The schedule.

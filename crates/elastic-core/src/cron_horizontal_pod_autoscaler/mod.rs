@@ -5,6 +5,7 @@
 //! moment, new identifiers and what targets look like come in as arguments; `plan` says what to write and to do.
 
 mod activation;
+mod claim;
 mod condition;
 mod crd;
 mod floor;
@@ -16,7 +17,7 @@ mod upcoming;
 
 pub use crd::custom_resource_definition;
 pub use floor::{FloorStep, TargetSize, hold, release};
-pub use job::{CompiledJob, Exclusions, JobError, compile_exclusions};
+pub use job::{CompiledJob, Exclusions, JobError, Schedules, compile_exclusions};
 pub use outcome::{Outcome, floor_failed, floor_held, floor_released, record};
 pub use plan::{Activity, EventText, Plan, Run, Situation, plan};
 pub use target::{
@@ -232,7 +233,7 @@ pub struct PendingRun {
     pub schedule_time: Time,
     /// Which replica.
     pub holder: String,
-    /// When it took the run; after a while another may take it over.
+    /// When it took the run, or when the run is due if it was taken before; after a while another may take it over.
     pub since: MicroTime,
 }
 

@@ -18,6 +18,12 @@ pub(super) fn failed(why: &str) -> String {
     format!("cron hpa failed to execute, because of {why}")
 }
 
+/// Notes that an activation has been acted on.
+pub(super) fn acted(condition: &mut JobCondition, scheduled: Timestamp) {
+    condition.handled_until = Some(Time(scheduled));
+    condition.last_schedule_time = Some(Time(scheduled));
+}
+
 fn settle(condition: &mut JobCondition, outcome: &Outcome, now: Timestamp) -> EventText {
     let (kind, state, message) = match outcome {
         Ok(what) => (
@@ -52,6 +58,7 @@ pub fn record(
     };
     let condition = status.conditions.iter_mut().find(claimed)?;
     condition.pending = None;
+    acted(condition, run.scheduled);
     Some(settle(condition, outcome, now))
 }
 
@@ -67,8 +74,7 @@ pub fn floor_held(
     for (name, opened) in opening {
         let found = status.conditions.iter_mut().find(|one| one.name == *name);
         if let Some(condition) = found {
-            condition.handled_until = Some(Time(*opened));
-            condition.last_schedule_time = Some(Time(*opened));
+            acted(condition, *opened);
             events.push(settle(condition, &outcome, now));
         }
     }

@@ -1,29 +1,33 @@
 //! One look at an object: what its status becomes, what to do now, and when to look again.
 //!
 //! The status that `plan` returns is written, with the version it was read at, before anything is done: a run is claimed
-//! first, so that of two replicas one does it. Of several jobs that are due together the last one listed counts.
+//! first, so that of two replicas one does it. It is claimed some seconds before it is due where that is possible; who made
+//! such a claim and has not used it yet acts without another write. Of several jobs that are due together the last one
+//! listed counts.
 
 use jiff::{Timestamp, ToSpan};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::activation::{Due, due, is_done};
+use super::activation::{CLAIM_AHEAD, Due, due, is_done};
 use super::condition::{Synced, sync};
+use super::job::Schedules;
+use super::outcome::acted;
 use super::{
     CronHorizontalPodAutoscalerSpec, CronHorizontalPodAutoscalerStatus, Floor, HPA_KIND,
-    JobCondition, JobState, PendingRun, STARTING_DEADLINE_SECONDS, TargetNumbers, upcoming,
+    JobCondition, JobState, STARTING_DEADLINE_SECONDS, TargetNumbers, upcoming,
 };
 use crate::events::EventKind;
 
 /// How often open windows are compared with their target.
 const FLOOR_CHECK_SECONDS: i64 = 30;
-/// A run that is later than this is said to be made up for.
-const LATE_SECONDS: i64 = 10;
 
 /// Everything that is known at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'s> {
     /// What the user wants.
     pub spec: &'s CronHorizontalPodAutoscalerSpec,
+    /// What its expressions say.
+    pub schedules: &'s Schedules,
     /// What is.
     pub status: &'s CronHorizontalPodAutoscalerStatus,
     /// Generation of the spec.
@@ -34,6 +38,9 @@ pub struct Situation<'s> {
     pub now: Timestamp,
     /// Which replica of the controller looks.
     pub holder: &'s str,
+    /// The run that `holder` claimed ahead and has not begun. Whoever says so must say it no more once the run has begun: a
+    /// status that is read late would show the claim again.
+    pub ahead: Option<&'s Run>,
     /// The controller's zone.
     pub default_zone: &'s str,
 }
@@ -67,6 +74,8 @@ pub struct Run {
 pub enum Activity {
     /// Set the target's size.
     Scale(Run),
+    /// The run is claimed and due soon: get ready, and tell the next plan of it.
+    Prepare(Run),
     /// Keep the target at or above what open windows ask for.
     HoldFloor {
         /// What they ask for.
@@ -111,7 +120,7 @@ pub fn plan(situation: &Situation<'_>, fresh_id: &mut dyn FnMut() -> String) -> 
                 opening,
             }),
             (FloorActivity::Release, Some(floor)) => Some(Activity::ReleaseFloor(floor.clone())),
-            _ => None,
+            _ => draft.claim_ahead().map(Activity::Prepare),
         },
     };
     draft.wake_for_runs();
@@ -121,7 +130,9 @@ pub fn plan(situation: &Situation<'_>, fresh_id: &mut dyn FnMut() -> String) -> 
         synced,
         ..
     } = draft;
-    let next_runs = upcoming::of(&synced, spec, now);
+    // A run that is claimed is under way, also when it is not due yet: at its moment nothing in the status changes.
+    let claims = synced.conditions.iter().filter_map(claimed_for);
+    let next_runs = upcoming::of(&synced, spec, claims.fold(now, Timestamp::max));
     Plan {
         status: CronHorizontalPodAutoscalerStatus {
             scale_target_ref: Some(spec.scale_target_ref.clone()),
@@ -144,10 +155,11 @@ enum FloorActivity {
     Release,
 }
 
-struct Draft<'d, 's> {
-    situation: &'d Situation<'s>,
-    synced: Synced,
-    floor: Option<Floor>,
+/// A plan in the making.
+pub(super) struct Draft<'d, 's> {
+    pub(super) situation: &'d Situation<'s>,
+    pub(super) synced: Synced,
+    pub(super) floor: Option<Floor>,
     wake: Option<Timestamp>,
 }
 
@@ -254,43 +266,20 @@ impl Draft<'_, '_> {
             let condition = &mut self.synced.conditions[index];
             self.synced.events.push(skip(condition, earlier, &why, now));
         }
-        let mut run = self.claim(index, scheduled, missed);
+        let mut run = if self.is_claimed_ahead(index, scheduled) {
+            self.run_of(index, scheduled)
+        } else {
+            self.claim(index, scheduled, missed)
+        };
         if let Some(floor) = self.floor.as_mut() {
             run.size = under_floor(floor, closing, run.size);
         }
         Some(run)
     }
 
-    fn claim(&mut self, index: usize, scheduled: Timestamp, missed: usize) -> Run {
-        let Situation { now, holder, .. } = *self.situation;
-        let condition = &mut self.synced.conditions[index];
-        let late = now.as_second().saturating_sub(scheduled.as_second());
-        if late > LATE_SECONDS {
-            self.synced.events.push(EventText {
-                kind: EventKind::Warning,
-                reason: "OutOfDate",
-                message: format!(
-                    "rerun out of date job: {} (due at {scheduled}, {late} s ago; {missed} runs before it were missed)",
-                    condition.name
-                ),
-            });
-        }
-        condition.pending = Some(PendingRun {
-            schedule_time: Time(scheduled),
-            holder: holder.to_owned(),
-            since: MicroTime(now),
-        });
-        acted(condition, scheduled);
-        Run {
-            job: condition.name.clone(),
-            job_id: condition.job_id.clone(),
-            scheduled,
-            size: condition.target_size,
-        }
-    }
-
     fn wake_for_runs(&mut self) {
-        let now = self.situation.now;
+        let Situation { now, holder, .. } = *self.situation;
+        let may_claim_ahead = self.may_claim_ahead();
         for index in 0..self.synced.jobs.len() {
             let condition = &self.synced.conditions[index];
             let Some(job) = &self.synced.jobs[index] else {
@@ -299,8 +288,16 @@ impl Draft<'_, '_> {
             if condition.suspended || (is_done(job, condition) && !job.is_window()) {
                 continue;
             }
-            if let Some(next) = job.next_after(now) {
-                self.wake_at(next);
+            let pending = condition.pending.as_ref();
+            let ours = pending.filter(|pending| pending.holder == holder);
+            let claimed = ours.map(|pending| pending.schedule_time.0);
+            let next = claimed
+                .filter(|at| *at > now)
+                .or_else(|| job.next_after(now));
+            let early = next.and_then(|next| next.checked_sub(CLAIM_AHEAD).ok());
+            let early = early.filter(|early| may_claim_ahead && *early > now);
+            if let Some(wake) = early.or(next) {
+                self.wake_at(wake);
             }
         }
     }
@@ -329,9 +326,9 @@ fn under_floor(floor: &mut Floor, closing: bool, size: i32) -> i32 {
     floor.target_size
 }
 
-fn acted(condition: &mut JobCondition, scheduled: Timestamp) {
-    condition.handled_until = Some(Time(scheduled));
-    condition.last_schedule_time = Some(Time(scheduled));
+fn claimed_for(condition: &JobCondition) -> Option<Timestamp> {
+    let pending = condition.pending.as_ref()?;
+    Some(pending.schedule_time.0)
 }
 
 /// A run that is not to be done, for a reason that is in order.

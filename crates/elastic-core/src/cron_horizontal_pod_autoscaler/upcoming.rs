@@ -32,16 +32,17 @@ fn runs(
     now: Timestamp,
     count: usize,
 ) -> Vec<NextRun> {
-    let mut all = Vec::new();
+    let mut all = Soonest {
+        entries: Vec::new(),
+        count,
+    };
     for (index, job) in synced.jobs.iter().enumerate() {
         let Some(job) = job else { continue };
         let condition = &synced.conditions[index];
         if !condition.suspended {
-            of_job(index, job, synced, now, count, &mut all);
+            of_job(index, job, synced, now, &mut all);
         }
     }
-    // Of runs at the same moment the last one listed is the one that counts, so it stands last.
-    all.sort_by_key(|(at, index, _)| (*at, *index));
     let entry = |(at, index, size): (Timestamp, usize, Option<i32>)| {
         let (job, zone) = (&spec.jobs[index], synced.jobs[index].as_ref()?.zone());
         let name = synced.conditions[index].time_zone.as_deref();
@@ -57,17 +58,32 @@ fn runs(
             target_size: size,
         })
     };
-    all.into_iter().filter_map(entry).take(count).collect()
+    all.entries.into_iter().filter_map(entry).collect()
 }
 
-fn of_job(
-    index: usize,
-    job: &CompiledJob,
-    synced: &Synced,
-    now: Timestamp,
+/// The first runs of all that were added: when, of which job, to which size.
+struct Soonest {
+    entries: Vec<(Timestamp, usize, Option<i32>)>,
     count: usize,
-    all: &mut Vec<(Timestamp, usize, Option<i32>)>,
-) {
+}
+
+impl Soonest {
+    /// Of runs at the same moment the last one listed is the one that counts, so it stands last.
+    fn add(&mut self, at: Timestamp, index: usize, size: Option<i32>) {
+        let is_before = |entry: &(Timestamp, usize, Option<i32>)| (entry.0, entry.1) <= (at, index);
+        let place = self.entries.partition_point(is_before);
+        self.entries.insert(place, (at, index, size));
+        self.entries.truncate(self.count);
+    }
+
+    /// Whether there are enough runs before `at`; then a job's later ones need not be worked out.
+    fn is_beyond(&self, at: Timestamp) -> bool {
+        let last = self.entries.last();
+        self.entries.len() >= self.count && last.is_some_and(|(last, ..)| at > *last)
+    }
+}
+
+fn of_job(index: usize, job: &CompiledJob, synced: &Synced, now: Timestamp, all: &mut Soonest) {
     let condition = &synced.conditions[index];
     let done = is_done(job, condition);
     let mut after = now;
@@ -76,7 +92,9 @@ fn of_job(
     {
         let acted = condition.last_schedule_time.as_ref().map(|at| at.0);
         if !done || acted == Some(opened) {
-            all.extend(closes.map(|closes| (closes, index, None)));
+            if let Some(closes) = closes {
+                all.add(closes, index, None);
+            }
         }
         // A window that opens while it is open does nothing.
         match closes {
@@ -90,18 +108,21 @@ fn of_job(
     } else if once {
         1
     } else {
-        count
+        all.count
     };
     for _ in 0..most {
         let Some(next) = job.next_allowed(after, &synced.exclusions) else {
             return;
         };
-        all.push((next, index, Some(condition.target_size)));
+        if all.is_beyond(next) {
+            return;
+        }
+        all.add(next, index, Some(condition.target_size));
         after = next;
         if job.is_window() {
             match job.closes(next) {
                 Some(closes) => {
-                    all.push((closes, index, None));
+                    all.add(closes, index, None);
                     after = closes;
                 }
                 None => return,

@@ -96,10 +96,11 @@ fn spec_properties() -> Value {
             "description": "Times that are known to be different; the first that holds counts instead of minReplicas and maxReplicas.",
             "items": {
                 "type": "object",
-                "required": ["startTime", "endTime"],
                 "properties": {
                     "startTime": {"type": "string", "format": "date-time"},
                     "endTime": {"type": "string", "format": "date-time"},
+                    "schedule": {"type": "string", "description": "A cron expression in timeZone: it comes again at each activation, between startTime and endTime where they are given."},
+                    "until": {"type": "string", "description": "With schedule: it lasts until the next activation of this expression; @every 2h is a length."},
                     "minReplicas": number("At least these, even when nothing is forecast.", 0, i64::from(i32::MAX), None),
                     "maxReplicas": number("At most these.", 0, i64::from(i32::MAX), None)
                 }

@@ -169,9 +169,17 @@ pub struct ScaleTarget {
 #[serde(rename_all = "camelCase")]
 pub struct Window {
     /// From then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// Until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_time: Option<Time>,
+    /// A cron expression: it comes again at each activation, between the two times above where they are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// A second expression: with `schedule`, it lasts until the next activation of this; `@every 2h` is a length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     /// The forecast asks for at least these, even when it knows nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_replicas: Option<i32>,

@@ -7,6 +7,7 @@
 mod backtest;
 mod crd;
 mod csv;
+mod declared;
 mod error;
 mod grid;
 mod kind;
@@ -21,6 +22,7 @@ mod validation;
 pub use backtest::{BacktestError, BacktestPolicy, Outcome, Report, backtest};
 pub use crd::custom_resource_definition;
 pub use csv::{CsvError, parse_csv};
+pub use declared::{DeclaredTime, declared_times};
 pub use error::ErrorMeasure;
 pub use grid::{Grid, GridError, Sample, usual_step};
 pub use kind::{

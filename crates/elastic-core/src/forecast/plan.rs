@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 
+use super::declared::DeclaredTime;
 use super::error::ErrorMeasure;
 use super::grid::Grid;
-use super::kind::{PeriodChoice, Window};
+use super::kind::PeriodChoice;
 use super::model::Model;
 use super::season::{PeriodLength, Season, detect};
 
@@ -29,7 +30,7 @@ pub struct Policy {
     /// The forecast asks for at most these.
     pub max_replicas: Option<i32>,
     /// Times that are known to be different.
-    pub bounds: Vec<Window>,
+    pub bounds: Vec<DeclaredTime>,
 }
 
 /// What is known.
@@ -168,10 +169,8 @@ pub(super) fn replicas_for(load: f64, capacity_per_replica: f64) -> i32 {
 fn bounded(replicas: Option<i32>, policy: &Policy, now: Timestamp) -> Option<i32> {
     let ahead = jiff::SignedDuration::from_secs(policy.startup_seconds + SYNC_SECONDS);
     // A window that opens while a replica would still be starting counts already.
-    let window = policy.bounds.iter().find(|window| {
-        let (start, end) = (window.start_time.as_ref(), window.end_time.as_ref());
-        start.is_some_and(|start| start.0 <= now + ahead) && end.is_some_and(|end| now < end.0)
-    });
+    let mut windows = policy.bounds.iter();
+    let window = windows.find(|window| window.holds(now, ahead));
     let Some(window) = window else {
         let least = policy.min_replicas.unwrap_or(0);
         return replicas.map(|wanted| {
@@ -197,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::forecast::grid::Sample;
+    use crate::forecast::kind::Window;
 
     const UTC: jiff::tz::TimeZone = jiff::tz::TimeZone::UTC;
     const HOUR: i64 = 3600;
@@ -288,11 +288,15 @@ mod tests {
                 Timestamp::from_second(second).unwrap(),
             ))
         };
-        let window = |min, max| Window {
-            start_time: time(NOW + 4 * HOUR),
-            end_time: time(NOW + 10 * HOUR),
-            min_replicas: min,
-            max_replicas: max,
+        let window = |min_replicas, max_replicas| {
+            let window = Window {
+                start_time: time(NOW + 4 * HOUR),
+                end_time: time(NOW + 10 * HOUR),
+                min_replicas,
+                max_replicas,
+                ..Window::default()
+            };
+            DeclaredTime::read(&window, "UTC").unwrap()
         };
         let mut policy = policy();
         policy.max_replicas = Some(3);

@@ -2,6 +2,7 @@
 
 use jiff::tz::TimeZone;
 
+use super::declared::declared_times;
 use super::kind::ElasticForecastSpec;
 use super::publish::parse_quantity;
 use crate::cron::time_zone;
@@ -31,18 +32,13 @@ pub fn validate(spec: &ElasticForecastSpec) -> Result<(), String> {
         return Err("spec.minReplicas: must not be above spec.maxReplicas".to_owned());
     }
     for (index, window) in spec.bounds.iter().enumerate() {
-        let field = format!("spec.bounds[{index}]");
-        match (&window.start_time, &window.end_time) {
-            (Some(start), Some(end)) if start.0 < end.0 => {}
-            _ => return Err(format!("{field}: needs a startTime before its endTime")),
-        }
         if is_upside_down(window.min_replicas, window.max_replicas) {
             return Err(format!(
-                "{field}.minReplicas: must not be above maxReplicas"
+                "spec.bounds[{index}].minReplicas: must not be above maxReplicas"
             ));
         }
     }
-    Ok(())
+    declared_times(spec).map(drop)
 }
 
 /// The zone whose days and weeks the load follows.
@@ -90,7 +86,11 @@ mod tests {
             ),
             (
                 json!({"bounds": [{"startTime": "2026-01-02T00:00:00Z", "endTime": "2026-01-01T00:00:00Z"}]}),
-                "spec.bounds[0]",
+                "spec.bounds[0]: ",
+            ),
+            (
+                json!({"bounds": [{"schedule": "0 0 9 * * *", "until": "noon"}]}),
+                "spec.bounds[0].until: ",
             ),
         ] {
             assert!(

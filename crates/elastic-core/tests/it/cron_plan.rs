@@ -2,32 +2,33 @@
 
 use elastic_core::cron_horizontal_pod_autoscaler::{
     Activity, CronHorizontalPodAutoscalerSpec, CronHorizontalPodAutoscalerStatus, EventText,
-    JobCondition, JobState, Plan, Run, Situation, TargetSize, floor_held, floor_released, hold,
-    plan, record, release, scaled_message, upcoming,
+    JobCondition, JobState, Plan, Run, Schedules, Situation, TargetSize, floor_held,
+    floor_released, hold, plan, record, release, scaled_message, upcoming,
 };
-use jiff::{Timestamp, ToSpan};
-use proptest::prelude::*;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-fn at(text: &str) -> Timestamp {
+pub fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
 /// One object, its target, and time.
-struct World {
-    spec: CronHorizontalPodAutoscalerSpec,
-    status: CronHorizontalPodAutoscalerStatus,
-    created: Timestamp,
-    now: Timestamp,
-    replicas: i32,
+pub struct World {
+    pub spec: CronHorizontalPodAutoscalerSpec,
+    pub status: CronHorizontalPodAutoscalerStatus,
+    pub created: Timestamp,
+    pub now: Timestamp,
+    pub replicas: i32,
     ids: u32,
-    runs: Vec<(String, Timestamp)>,
+    pub runs: Vec<(String, Timestamp)>,
     events: Vec<EventText>,
+    /// The run that was claimed ahead and has not begun.
+    pub ahead: Option<Run>,
 }
 
 impl World {
     /// Made and first seen at `now`.
-    fn new(spec: Value, now: &str) -> Self {
+    pub fn new(spec: Value, now: &str) -> Self {
         let mut spec = spec;
         let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
         spec.as_object_mut()
@@ -43,19 +44,23 @@ impl World {
             ids: 0,
             runs: Vec::new(),
             events: Vec::new(),
+            ahead: None,
         };
         world.settle();
         world
     }
 
-    fn plan_as(&mut self, holder: &str) -> Plan {
+    pub fn plan_as(&mut self, holder: &str) -> Plan {
+        let schedules = Schedules::read(&self.spec, "Asia/Shanghai");
         let situation = Situation {
             spec: &self.spec,
+            schedules: &schedules,
             status: &self.status,
             generation: Some(1),
             created: self.created,
             now: self.now,
             holder,
+            ahead: self.ahead.as_ref(),
             default_zone: "Asia/Shanghai",
         };
         let ids = &mut self.ids;
@@ -66,7 +71,7 @@ impl World {
     }
 
     /// What a controller does at this moment; returns when it wants to be woken.
-    fn settle(&mut self) -> Option<Timestamp> {
+    pub fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..40 {
             let plan = self.plan_as("a");
             self.status = plan.status;
@@ -74,6 +79,10 @@ impl World {
             match plan.activity {
                 None => return plan.wake,
                 Some(Activity::Scale(run)) => self.finish(&run),
+                Some(Activity::Prepare(run)) => {
+                    self.ahead = Some(run);
+                    return plan.wake;
+                }
                 Some(Activity::HoldFloor { floor, opening }) => {
                     let size = self.size();
                     if let Some(step) = hold(&floor, size) {
@@ -104,7 +113,14 @@ impl World {
         }
     }
 
-    fn finish(&mut self, run: &Run) {
+    /// A claim is used once.
+    fn begin(&mut self, run: &Run) {
+        self.ahead
+            .take_if(|ahead| ahead.job_id == run.job_id && ahead.scheduled == run.scheduled);
+    }
+
+    pub fn finish(&mut self, run: &Run) {
+        self.begin(run);
         let outcome = Ok(scaled_message(self.replicas, run.size));
         self.replicas = run.size;
         self.runs.push((run.job.clone(), run.scheduled));
@@ -113,7 +129,7 @@ impl World {
     }
 
     /// Runs on alarms alone until `end`, as the controller does.
-    fn pass_to(&mut self, end: &str) {
+    pub fn pass_to(&mut self, end: &str) {
         let end = at(end);
         let mut wakes = 0;
         while let Some(wake) = self.settle().filter(|wake| *wake <= end) {
@@ -132,7 +148,7 @@ impl World {
         self.settle();
     }
 
-    fn condition(&self, job: &str) -> &JobCondition {
+    pub fn condition(&self, job: &str) -> &JobCondition {
         let found = self.status.conditions.iter().find(|one| one.name == job);
         found.unwrap()
     }
@@ -152,7 +168,7 @@ impl World {
     }
 }
 
-fn tide() -> Value {
+pub fn tide() -> Value {
     json!({"jobs": [
         {"name": "up", "schedule": "0 0 8 * * *", "targetSize": 6},
         {"name": "down", "schedule": "0 0 22 * * *", "targetSize": 2}
@@ -591,13 +607,16 @@ fn upcoming_runs_show_openings_and_ends() {
         {"name": "day", "schedule": "0 0 8 * * MON-FRI", "until": "0 0 20 * * *", "targetSize": 6}
     ]});
     let world = World::new(spec, "2026-11-20T02:00:00Z");
+    let schedules = Schedules::read(&world.spec, "Asia/Shanghai");
     let situation = Situation {
         spec: &world.spec,
+        schedules: &schedules,
         status: &world.status,
         generation: None,
         created: world.created,
         now: world.now,
         holder: "x",
+        ahead: None,
         default_zone: "Asia/Shanghai",
     };
     let shown: Vec<_> = upcoming(&situation, 3)
@@ -610,102 +629,4 @@ fn upcoming_runs_show_openings_and_ends() {
         ("2026-11-24 20:00:00 Asia/Shanghai".to_owned(), None),
     ];
     assert_eq!(shown, expected);
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// Replica 0 or 1 looks, with what it last read or with the newest, and may die after its claim or its write.
-    Look {
-        replica: usize,
-        fresh: bool,
-        dies: Death,
-    },
-    /// Seconds pass.
-    Pass(i64),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Death {
-    No,
-    AfterClaim,
-    AfterScaling,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let death = prop_oneof![6 => Just(Death::No), 1 => Just(Death::AfterClaim), 1 => Just(Death::AfterScaling)];
-    let look = (0..2usize, any::<bool>(), death).prop_map(|(replica, fresh, dies)| Step::Look {
-        replica,
-        fresh,
-        dies,
-    });
-    let pass = prop_oneof![Just(0), 1..40i64, 60..7200i64].prop_map(Step::Pass);
-    proptest::collection::vec(prop_oneof![2 => look, 1 => pass], 1..80)
-}
-
-proptest! {
-    /// Two replicas with stale reads and deaths at any point: each activation is acted on once, or once more when somebody
-    /// died in the middle; and when all is quiet the target has the size of the newest activation.
-    #[test]
-    fn two_replicas_act_once_for_each_activation(steps in steps()) {
-        let spec = json!({"jobs": [
-            {"name": "a", "schedule": "0 */20 * * * *", "targetSize": 5},
-            {"name": "b", "schedule": "0 10/20 * * * *", "targetSize": 8},
-            {"name": "c", "schedule": "0 0 * * * *", "targetSize": 2}
-        ]});
-        let mut world = World::new(spec, "2026-11-20T04:05:00Z");
-        world.runs.clear();
-        let mut version = 0;
-        let mut read = [(version, world.status.clone()), (version, world.status.clone())];
-        let mut lives = [0, 0];
-        let mut deaths = 0;
-        for step in steps {
-            match step {
-                Step::Pass(seconds) => world.now += seconds.seconds(),
-                Step::Look { replica, fresh, dies } => {
-                    if fresh {
-                        read[replica] = (version, world.status.clone());
-                    }
-                    let holder = format!("{replica}-{}", lives[replica]);
-                    let newest = std::mem::replace(&mut world.status, read[replica].1.clone());
-                    let plan = world.plan_as(&holder);
-                    let basis = std::mem::replace(&mut world.status, newest);
-                    if plan.status != basis {
-                        if read[replica].0 != version {
-                            continue; // The server refuses the write.
-                        }
-                        version += 1;
-                        world.status = plan.status.clone();
-                        read[replica] = (version, plan.status);
-                    }
-                    let Some(Activity::Scale(run)) = plan.activity else { continue };
-                    if dies == Death::AfterClaim {
-                        lives[replica] += 1;
-                        deaths += 1;
-                        continue;
-                    }
-                    if dies == Death::AfterScaling {
-                        world.replicas = run.size;
-                        world.runs.push((run.job, run.scheduled));
-                        lives[replica] += 1;
-                        deaths += 1;
-                        continue;
-                    }
-                    world.finish(&run);
-                    version += 1;
-                    read[replica] = (version, world.status.clone());
-                }
-            }
-        }
-        let mut unique = world.runs.clone();
-        unique.sort();
-        unique.dedup();
-        prop_assert!(world.runs.len() - unique.len() <= deaths, "{:?}", world.runs);
-        // Rest: one healthy replica goes on past every claim.
-        let end = world.now + 2.hours();
-        world.pass_to(&end.to_string());
-        let local = |minutes: i64| (end.as_second() / 60 - minutes) % 60;
-        let minute = (0..20).map(local).find(|minute| minute % 10 == 0).unwrap();
-        let expected = match minute { 0 => 2, 20 | 40 => 5, _ => 8 };
-        prop_assert_eq!(world.replicas, expected);
-    }
 }

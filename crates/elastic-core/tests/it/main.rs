@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cron;
+mod cron_claims;
 mod cron_plan;
 mod forecast_traces;
 mod hpa_recorded;

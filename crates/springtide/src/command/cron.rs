@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use elastic_core::CronHorizontalPodAutoscaler;
 use elastic_core::cron_horizontal_pod_autoscaler::{
-    DEFAULT_TIME_ZONE, JobState, NextRun, Situation, plan, upcoming,
+    DEFAULT_TIME_ZONE, JobState, NextRun, Schedules, Situation, plan, upcoming,
 };
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
@@ -73,14 +73,17 @@ fn answer(
     };
     let mut seen = status.conditions.iter().filter(|one| unnamed(&one.name));
     let found = seen.find_map(|one| one.time_zone.clone());
+    let default_zone = found.as_deref().unwrap_or(default_zone);
     let situation = Situation {
         spec: &object.spec,
+        schedules: &Schedules::read(&object.spec, default_zone),
         status: &status,
         generation: object.metadata.generation,
         created: object.creation_timestamp().map_or(now, |at| at.0),
         now,
         holder: "",
-        default_zone: found.as_deref().unwrap_or(default_zone),
+        ahead: None,
+        default_zone,
     };
     let planned = plan(&situation, &mut String::new);
     let conditions = planned.status.conditions.iter();

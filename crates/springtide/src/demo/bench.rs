@@ -36,6 +36,9 @@ pub(super) struct Measured {
     pub(super) value: f64,
 }
 
+/// Of what is printed for comparison only.
+pub(super) const NO_LIMIT: f64 = f64::INFINITY;
+
 /// Measures `repeat` times and prints a table on standard output.
 pub async fn run(repeat: u32) -> anyhow::Result<ExitCode> {
     host::check()?;
@@ -80,13 +83,16 @@ pub(super) fn print_table(all: &[Measured]) {
             format!("{value:.digits$} {unit}")
         };
         let median = values[values.len() / 2];
+        let (shown_limit, of_limit) = if limit.is_finite() {
+            (show(limit), format!("{:.2}", median / limit))
+        } else {
+            ("-".to_owned(), "-".to_owned())
+        };
         printer::data(format!(
-            "{name:<58} {:>10} {:>10} {:>10} {:>10} {:>9.2}",
+            "{name:<58} {:>10} {:>10} {:>10} {shown_limit:>10} {of_limit:>9}",
             show(median),
             show(values[0]),
             show(values[values.len() - 1]),
-            show(limit),
-            median / limit
         ));
     }
 }

@@ -14,7 +14,7 @@ pub struct TestCluster {
     flags: Vec<String>,
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

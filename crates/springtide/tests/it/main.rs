@@ -9,6 +9,7 @@ mod cloud;
 mod cluster;
 mod cron;
 mod devices;
+mod forecast;
 mod killed;
 mod kubectl;
 mod log_service;
