@@ -91,10 +91,8 @@ fn of_job(index: usize, job: &CompiledJob, synced: &Synced, now: Timestamp, all:
         && let Some((opened, closes)) = job.open_window(now, &synced.exclusions)
     {
         let acted = condition.last_schedule_time.as_ref().map(|at| at.0);
-        if !done || acted == Some(opened) {
-            if let Some(closes) = closes {
-                all.add(closes, index, None);
-            }
+        if let Some(closes) = closes.filter(|_| !done || acted == Some(opened)) {
+            all.add(closes, index, None);
         }
         // A window that opens while it is open does nothing.
         match closes {
