@@ -83,6 +83,42 @@ const LARGE_REGION: [(u32, u32, u32); 6] = [
     (8_000, 10, 62),
 ];
 
+/// A class of computing power; without one, the cloud chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Category {
+    /// Cheaper vCPU, in small sizes only.
+    Economy,
+    /// What costs the list price.
+    General,
+}
+
+impl Category {
+    /// Reads the interface's word.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "economy" => Some(Self::Economy),
+            "general" => Some(Self::General),
+            _ => None,
+        }
+    }
+
+    /// The interface's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Economy => "economy",
+            Self::General => "general",
+        }
+    }
+
+    /// The vCPU counts it comes in.
+    pub fn vcpu_milli(self) -> std::ops::RangeInclusive<u32> {
+        match self {
+            Self::Economy => 250..=8_000,
+            Self::General => 1_000..=64_000,
+        }
+    }
+}
+
 /// Which sizes there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
@@ -140,6 +176,13 @@ impl Catalog {
         })
     }
 
+    /// The same for a compute category: `economy` has no more than 8 vCPU, `general` no less than 1.
+    pub fn round_up_in(&self, wish: Size, category: Category) -> Option<Size> {
+        self.first(wish, |size| {
+            category.vcpu_milli().contains(&size.vcpu_milli)
+        })
+    }
+
     fn first(&self, wish: Size, offered: impl Fn(&Size) -> bool) -> Option<Size> {
         // Sorted by row, then memory, so the first that holds both is the one.
         let holds =
@@ -163,6 +206,14 @@ pub struct PriceList {
     pub memory_gib: u64,
     /// A GiB of scratch space above [`FREE_EPHEMERAL_GIB`].
     pub ephemeral_gib: u64,
+    /// A GPU of any kind. The vendor's price differs by machine type and is not on the published list: a number to set.
+    #[serde(default = "default_gpu")]
+    pub gpu: u64,
+}
+
+/// About nine CNY an hour, of the order of what the smaller machine types with a GPU are sold for.
+fn default_gpu() -> u64 {
+    250_000
 }
 
 impl Default for PriceList {
@@ -172,6 +223,7 @@ impl Default for PriceList {
             economy_vcpu: 2_700,
             memory_gib: 613,
             ephemeral_gib: 59,
+            gpu: default_gpu(),
         }
     }
 }
@@ -202,6 +254,11 @@ impl PriceList {
         Amount((hundredths * u128::from(price) * AMOUNT_UNITS).div_ceil(100))
     }
 
+    /// The price of one second of so many GPUs.
+    pub fn gpus_per_second(&self, gpus: u32) -> Amount {
+        Amount(u128::from(gpus) * u128::from(self.gpu) * AMOUNT_UNITS)
+    }
+
     /// What a size costs for so many seconds.
     pub fn amount(&self, size: Size, seconds: u64) -> Amount {
         self.per_second(size, false, 0).times(seconds)
@@ -230,6 +287,143 @@ mod tests {
 
     fn rounded(large: bool, vcpu: f64, memory: f64) -> Option<Size> {
         Catalog::new(large).round_up(size(vcpu, memory))
+    }
+
+    /// The published table, row by row: vCPU, then GiB. A large region's steps are written out.
+    #[test]
+    fn every_row_of_the_published_table_is_sold_and_nothing_else() {
+        let base: [(f64, &[f64]); 12] = [
+            (0.25, &[0.5, 1.0]),
+            (0.5, &[1.0, 2.0]),
+            (1.0, &[2.0, 4.0, 8.0]),
+            (2.0, &[1.0, 2.0, 4.0, 8.0, 16.0]),
+            (4.0, &[2.0, 4.0, 8.0, 16.0, 32.0]),
+            (8.0, &[4.0, 8.0, 16.0, 32.0, 64.0]),
+            (12.0, &[12.0, 24.0, 48.0, 96.0]),
+            (16.0, &[16.0, 32.0, 64.0, 128.0]),
+            (24.0, &[24.0, 48.0, 96.0, 192.0]),
+            (32.0, &[32.0, 64.0, 128.0, 256.0]),
+            (52.0, &[96.0, 192.0, 384.0]),
+            (64.0, &[128.0, 256.0, 512.0]),
+        ];
+        let large: [(f64, &[u32]); 4] = [
+            (2.0, &[6, 10, 12, 14]),
+            (4.0, &[6, 10, 12, 14, 18, 20, 22, 24, 26, 28, 30]),
+            (
+                6.0,
+                &[
+                    6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44,
+                    46, 48,
+                ],
+            ),
+            (
+                8.0,
+                &[
+                    10, 12, 14, 18, 20, 22, 24, 26, 28, 30, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52,
+                    54, 56, 58, 60, 62,
+                ],
+            ),
+        ];
+        let pairs = |rows: &[(f64, &[f64])]| -> Vec<Size> {
+            let row = |(vcpu, gibs): &(f64, &[f64])| -> Vec<Size> {
+                gibs.iter().map(|gib| size(*vcpu, *gib)).collect()
+            };
+            rows.iter().flat_map(row).collect()
+        };
+        let mut expected = pairs(&base);
+        assert_eq!(Catalog::new(false).sizes(), expected);
+        for (vcpu, gibs) in large {
+            expected.extend(gibs.iter().map(|gib| size(vcpu, f64::from(*gib))));
+        }
+        expected.sort_unstable();
+        assert_eq!(Catalog::new(true).sizes(), expected);
+        for one in expected {
+            assert_eq!(Catalog::new(true).round_up(one), Some(one), "{one}");
+        }
+    }
+
+    /// Wishes between the rows: region, wish, what is billed.
+    #[test]
+    fn wishes_between_the_rows_go_up_to_the_next_one() {
+        let cases: [(bool, (f64, f64), (f64, f64)); 20] = [
+            // The sum of limits of ordinary pods.
+            (false, (0.25, 0.75), (0.25, 1.0)),
+            (false, (0.25, 1.5), (0.5, 2.0)),
+            (false, (0.3, 0.5), (0.5, 1.0)),
+            (false, (0.5, 4.0), (1.0, 4.0)),
+            (false, (1.0, 1.0), (1.0, 2.0)),
+            (false, (1.0, 9.0), (2.0, 16.0)),
+            (false, (1.5, 0.5), (2.0, 1.0)),
+            (false, (3.0, 6.0), (4.0, 8.0)),
+            (false, (4.25, 8.5), (8.0, 16.0)),
+            (false, (7.0, 13.0), (8.0, 16.0)),
+            (false, (8.0, 65.0), (12.0, 96.0)),
+            (false, (13.0, 8.0), (16.0, 16.0)),
+            (false, (33.0, 1.0), (52.0, 96.0)),
+            (false, (52.0, 385.0), (64.0, 512.0)),
+            (true, (2.0, 5.0), (2.0, 6.0)),
+            (true, (2.0, 15.0), (2.0, 16.0)),
+            (true, (4.5, 1.0), (6.0, 6.0)),
+            (true, (6.0, 49.0), (8.0, 50.0)),
+            (true, (8.0, 63.0), (8.0, 64.0)),
+            // A wish without vCPU: the smallest row that has the memory.
+            (true, (0.001, 3.0), (1.0, 4.0)),
+        ];
+        for (large, (vcpu, gib), (sold_vcpu, sold_gib)) in cases {
+            let found = rounded(large, vcpu, gib);
+            assert_eq!(found, Some(size(sold_vcpu, sold_gib)), "{vcpu} {gib}");
+        }
+        for (vcpu, gib) in [(64.1, 1.0), (1.0, 513.0)] {
+            assert_eq!(rounded(true, vcpu, gib), None, "{vcpu} {gib}");
+        }
+    }
+
+    #[test]
+    fn every_spot_size_is_a_base_row_with_a_gib_for_each_vcpu() {
+        let catalog = Catalog::new(true);
+        let sold = |one: &&Size| catalog.round_up_spot(**one) == Some(**one);
+        let spot: Vec<String> = catalog
+            .sizes()
+            .iter()
+            .filter(sold)
+            .map(Size::to_string)
+            .collect();
+        let first: [(f64, f64); 12] = [
+            (2.0, 2.0),
+            (2.0, 4.0),
+            (2.0, 8.0),
+            (2.0, 16.0),
+            (4.0, 4.0),
+            (4.0, 8.0),
+            (4.0, 16.0),
+            (4.0, 32.0),
+            (8.0, 8.0),
+            (8.0, 16.0),
+            (8.0, 32.0),
+            (8.0, 64.0),
+        ];
+        let first = first.map(|(vcpu, gib)| size(vcpu, gib).to_string());
+        assert_eq!(spot[..12], first);
+        let rest = Catalog::new(false);
+        let rest = rest.sizes().iter().filter(|size| size.vcpu_milli >= 12_000);
+        assert_eq!(spot[12..], rest.map(Size::to_string).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn classes_come_in_the_sizes_they_cover() {
+        let catalog = Catalog::new(false);
+        let within =
+            |vcpu, gib, name| catalog.round_up_in(size(vcpu, gib), Category::parse(name).unwrap());
+        assert_eq!(within(0.25, 0.5, "economy"), Some(size(0.25, 0.5)));
+        assert_eq!(within(8.0, 64.0, "economy"), Some(size(8.0, 64.0)));
+        assert_eq!(within(8.5, 1.0, "economy"), None);
+        assert_eq!(within(1.0, 65.0, "economy"), None);
+        assert_eq!(within(0.25, 0.5, "general"), Some(size(1.0, 2.0)));
+        assert_eq!(within(64.0, 512.0, "general"), Some(size(64.0, 512.0)));
+        for category in [Category::Economy, Category::General] {
+            assert_eq!(Category::parse(category.name()), Some(category));
+        }
+        assert_eq!(Category::parse("spare"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Names of machine sizes: `ecs.c6.xlarge`, and the short form `2-4Gi`, as they stand in `InstanceType`.
 //!
-//! The families known here are the ordinary ones, whose memory follows from their letter. Others are refused: what
-//! they hold cannot be worked out from their names.
+//! The families known here are the ordinary ones, whose memory follows from their letter, and those with GPUs that are
+//! listed one by one. Others are refused: what they hold cannot be worked out from their names.
 
 use crate::catalog::{PriceList, Size};
 use crate::money::Amount;
@@ -22,6 +22,42 @@ const FAMILIES: [(&str, u32); 13] = [
     ("r7", 8),
     ("r8i", 8),
 ];
+/// Machine types with GPUs: name, vCPU, GiB, GPUs. Their memory follows no rule.
+const GPU_MACHINES: [(&str, u32, u32, u32); 31] = [
+    ("gn5-c4g1.xlarge", 4, 30, 1),
+    ("gn5-c8g1.2xlarge", 8, 60, 1),
+    ("gn5-c4g1.2xlarge", 8, 60, 2),
+    ("gn5-c8g1.4xlarge", 16, 120, 2),
+    ("gn5-c28g1.7xlarge", 28, 112, 1),
+    ("gn5-c8g1.8xlarge", 32, 240, 4),
+    ("gn5-c28g1.14xlarge", 56, 224, 2),
+    ("gn5-c8g1.14xlarge", 54, 480, 8),
+    ("gn5i-c2g1.large", 2, 8, 1),
+    ("gn5i-c4g1.xlarge", 4, 16, 1),
+    ("gn5i-c8g1.2xlarge", 8, 32, 1),
+    ("gn5i-c16g1.4xlarge", 16, 64, 1),
+    ("gn5i-c16g1.8xlarge", 32, 128, 2),
+    ("gn5i-c28g1.14xlarge", 56, 224, 2),
+    ("gn6i-c4g1.xlarge", 4, 15, 1),
+    ("gn6i-c8g1.2xlarge", 8, 31, 1),
+    ("gn6i-c16g1.4xlarge", 16, 62, 1),
+    ("gn6i-c24g1.6xlarge", 24, 93, 1),
+    ("gn6i-c24g1.12xlarge", 48, 186, 2),
+    ("gn6i-c24g1.24xlarge", 96, 372, 4),
+    ("gn6e-c12g1.3xlarge", 12, 92, 1),
+    ("gn6e-c12g1.12xlarge", 48, 368, 4),
+    ("gn6e-c12g1.24xlarge", 96, 736, 8),
+    ("gn6v-c8g1.2xlarge", 8, 32, 1),
+    ("gn6v-c8g1.8xlarge", 32, 128, 4),
+    ("gn6v-c8g1.16xlarge", 64, 256, 8),
+    ("gn7i-c8g1.2xlarge", 8, 30, 1),
+    ("gn7i-c16g1.4xlarge", 16, 60, 1),
+    ("gn7i-c32g1.8xlarge", 32, 188, 1),
+    ("gn7i-c32g1.16xlarge", 64, 376, 2),
+    ("gn7i-c32g1.32xlarge", 128, 752, 4),
+];
+/// Beginnings of the names of families with GPUs, also of those that are not listed.
+const GPU_FAMILIES: [&str; 5] = ["gn", "vgn", "sgn", "ebmgn", "sccgn"];
 /// Largest multiple of an `xlarge`.
 const LARGEST_MULTIPLE: u32 = 32;
 /// A machine type costs more than the same size asked for in vCPU and GiB: 0.62 CNY an hour for `ecs.c5.large`,
@@ -39,6 +75,8 @@ pub enum Choice {
         name: String,
         /// What it has.
         size: Size,
+        /// GPUs that it has.
+        gpus: u32,
     },
 }
 
@@ -46,10 +84,14 @@ impl Choice {
     /// Reads one choice; `None` when it is neither form or the family is not known.
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("ecs.") {
-            Some(rest) => Some(Self::Machine {
-                name: text.to_owned(),
-                size: machine_size(rest)?,
-            }),
+            Some(rest) => {
+                let (size, gpus) = machine(rest)?;
+                Some(Self::Machine {
+                    name: text.to_owned(),
+                    size,
+                    gpus,
+                })
+            }
             None => {
                 let (vcpu, memory) = text.split_once('-')?;
                 let memory = memory.strip_suffix("Gi")?;
@@ -72,6 +114,25 @@ impl Choice {
             Self::Machine { name, .. } => Some(name),
         }
     }
+
+    /// GPUs that it has.
+    pub fn gpus(&self) -> u32 {
+        match self {
+            Self::Size(_) => 0,
+            Self::Machine { gpus, .. } => *gpus,
+        }
+    }
+}
+
+/// Whether a machine type's name says that it has GPUs, be it known or not.
+pub fn has_gpus(name: &str) -> bool {
+    name.strip_prefix("ecs.").is_some_and(|rest| {
+        let generation = |beginning: &&str| {
+            let rest = rest.strip_prefix(*beginning);
+            rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+        };
+        GPU_FAMILIES.iter().any(|beginning| generation(&beginning))
+    })
 }
 
 /// The family of a machine type: `ecs.c6` of `ecs.c6.large`.
@@ -79,20 +140,40 @@ pub fn family(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(family, _)| family)
 }
 
-/// All machine types that are known, smallest of a family first.
+/// All machine types that are known, smallest of a family first, those with GPUs last.
 pub fn machine_types() -> impl Iterator<Item = (String, Size)> {
     const SIZES: [&str; 7] = [
         "large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "13xlarge", "16xlarge",
     ];
-    FAMILIES.iter().flat_map(|(family, _)| {
+    let ordinary = FAMILIES.iter().flat_map(|(family, _)| {
         SIZES.iter().filter_map(move |size| {
             let name = format!("{family}.{size}");
-            Some((format!("ecs.{name}"), machine_size(&name)?))
+            Some((format!("ecs.{name}"), ordinary_size(&name)?))
         })
-    })
+    });
+    let with_gpus = GPU_MACHINES
+        .iter()
+        .map(|(name, vcpu, gib, _)| (format!("ecs.{name}"), whole(*vcpu, *gib)));
+    ordinary.chain(with_gpus)
 }
 
-fn machine_size(name: &str) -> Option<Size> {
+fn whole(vcpu: u32, gib: u32) -> Size {
+    Size {
+        vcpu_milli: vcpu * 1_000,
+        memory_mib: gib * 1_024,
+    }
+}
+
+/// What a machine type has, and its GPUs.
+fn machine(name: &str) -> Option<(Size, u32)> {
+    let listed = GPU_MACHINES.iter().find(|(known, ..)| *known == name);
+    match listed {
+        Some((_, vcpu, gib, gpus)) => Some((whole(*vcpu, *gib), *gpus)),
+        None => Some((ordinary_size(name)?, 0)),
+    }
+}
+
+fn ordinary_size(name: &str) -> Option<Size> {
     let (family, size) = name.split_once('.')?;
     let ratio = FAMILIES.iter().find(|(known, _)| *known == family)?.1;
     let vcpu = match size {
@@ -103,18 +184,16 @@ fn machine_size(name: &str) -> Option<Size> {
             4 * Some(multiple).filter(|multiple| (2..=LARGEST_MULTIPLE).contains(multiple))?
         }
     };
-    Some(Size {
-        vcpu_milli: vcpu * 1_000,
-        memory_mib: vcpu * ratio * 1_024,
-    })
+    Some(whole(vcpu, vcpu * ratio))
 }
 
 impl PriceList {
-    /// The price of one second of a machine type of this size; fractions of the smallest unit count as one.
-    pub fn machine_per_second(&self, size: Size, extra_ephemeral_gib: u64) -> Amount {
+    /// The price of one second of a machine type of this size with so many GPUs; fractions of the smallest unit count as one.
+    pub fn machine_per_second(&self, size: Size, gpus: u32, extra_ephemeral_gib: u64) -> Amount {
         let bare = self.per_second(size, false, 0);
         let storage = self.per_second(size, false, extra_ephemeral_gib).0 - bare.0;
         Amount((bare.0 * PRICE_MILLIONTHS).div_ceil(1_000_000) + storage)
+            + self.gpus_per_second(gpus)
     }
 }
 
@@ -150,9 +229,50 @@ mod tests {
     fn the_documented_machine_costs_what_is_documented() {
         let size = Choice::parse("ecs.c5.large").unwrap().size();
         let hour = PriceList::default()
-            .machine_per_second(size, 0)
+            .machine_per_second(size, 0, 0)
             .times(3_600);
         assert!((hour.as_cny() - 0.62).abs() < 0.000_01, "{hour}");
+    }
+
+    #[test]
+    fn machines_with_gpus_have_what_the_list_says_and_cost_their_gpus_besides() {
+        let read = |text: &str| {
+            Choice::parse(text).map(|choice| (choice.size().to_string(), choice.gpus()))
+        };
+        let of = |size: &str, gpus| Some((size.to_owned(), gpus));
+        assert_eq!(read("ecs.gn6i-c4g1.xlarge"), of("4 vCPU 15 GiB", 1));
+        assert_eq!(read("ecs.gn7i-c32g1.16xlarge"), of("64 vCPU 376 GiB", 2));
+        assert_eq!(read("ecs.gn5-c8g1.14xlarge"), of("54 vCPU 480 GiB", 8));
+        assert_eq!(read("ecs.c6.large"), of("2 vCPU 4 GiB", 0));
+        assert_eq!(read("2-4Gi"), of("2 vCPU 4 GiB", 0));
+        assert_eq!(read("ecs.gn6i-c4g1.2xlarge"), None, "there is none");
+        let prices = PriceList::default();
+        let size = Choice::parse("ecs.gn6i-c4g1.xlarge").unwrap().size();
+        let per_second = |gpus| prices.machine_per_second(size, gpus, 0).0;
+        assert_eq!(
+            per_second(2) - per_second(0),
+            2 * prices.gpus_per_second(1).0
+        );
+        assert!(per_second(1) > per_second(0));
+    }
+
+    #[test]
+    fn a_name_tells_whether_there_are_gpus() {
+        for name in [
+            "gn6i-c4g1.xlarge",
+            "gn99x.large",
+            "vgn7i-vws.x",
+            "ebmgn7e.32xlarge",
+        ] {
+            assert!(has_gpus(&format!("ecs.{name}")), "{name}");
+        }
+        for name in ["c6.large", "g6.large", "gnome.large", "gn", ""] {
+            assert!(!has_gpus(&format!("ecs.{name}")), "{name}");
+        }
+        for (name, ..) in GPU_MACHINES {
+            assert!(has_gpus(&format!("ecs.{name}")), "{name}");
+        }
+        assert!(!has_gpus("2-4Gi"));
     }
 
     #[test]
@@ -160,6 +280,8 @@ mod tests {
         for (name, size) in machine_types() {
             assert_eq!(Choice::parse(&name).unwrap().size(), size, "{name}");
         }
+        let names: std::collections::HashSet<_> = machine_types().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), machine_types().count(), "each name once");
     }
 
     proptest! {

@@ -95,6 +95,8 @@ pub struct Capacity {
     pub ephemeral_storage: String,
     /// Pods.
     pub pods: u32,
+    /// GPUs; nodes for arm64 have none.
+    pub gpus: u32,
 }
 
 impl Default for Capacity {
@@ -104,6 +106,7 @@ impl Default for Capacity {
             memory: "40Ti".into(),
             ephemeral_storage: "100Ti".into(),
             pods: 20_000,
+            gpus: 1_000,
         }
     }
 }
@@ -313,6 +316,7 @@ impl VirtualNodeConfig {
         self.capacity.cpu = quota.cpu.unwrap_or(self.capacity.cpu);
         self.capacity.memory = quota.memory.unwrap_or(self.capacity.memory);
         self.capacity.pods = quota.pods.unwrap_or(self.capacity.pods);
+        self.capacity.gpus = quota.gpus.unwrap_or(self.capacity.gpus);
         if let Some(domain) = environment.cluster_domain.clone() {
             self.settings.cluster_domain = domain;
         }
@@ -336,6 +340,7 @@ mod tests {
         let variables = [
             ("ECI_QUOTA_CPU", "1000"),
             ("ECI_QUOTA_POD", "7"),
+            ("ECI_QUOTA_GPU", "3"),
             ("CLUSTER_DOMAIN", "shop.local"),
             ("KUBERNETES_APISERVER_HOST", "10.0.0.9"),
             ("ECI_TOKEN_LEAST_LIFE_SECONDS", "7200"),
@@ -349,6 +354,7 @@ mod tests {
             (config.capacity.cpu.as_str(), config.capacity.pods),
             ("1000", 7)
         );
+        assert_eq!(config.capacity.gpus, 3);
         assert_eq!(config.capacity.memory, Capacity::default().memory);
         let expected = TokenPolicy {
             least_life: Duration::from_secs(7_200),

@@ -23,6 +23,8 @@ pub struct Quota {
     pub memory: Option<String>,
     /// Pods.
     pub pods: Option<u32>,
+    /// GPUs.
+    pub gpus: Option<u32>,
 }
 
 /// What the variables say.
@@ -38,7 +40,7 @@ pub struct Environment {
     pub cluster_domain: Option<String>,
     /// `KUBELET_PORT`.
     pub kubelet_port: Option<u16>,
-    /// `ECI_QUOTA_CPU`, `ECI_QUOTA_MEMORY`, `ECI_QUOTA_POD`.
+    /// `ECI_QUOTA_CPU`, `ECI_QUOTA_MEMORY`, `ECI_QUOTA_POD`, `ECI_QUOTA_GPU`.
     pub quota: Quota,
     /// `ECI_TOKEN_LEAST_LIFE_SECONDS`: service account tokens are asked for with at least this life.
     pub token_least_life_seconds: Option<u32>,
@@ -69,6 +71,7 @@ impl Environment {
                 cpu: amount(&text, "ECI_QUOTA_CPU", &mut problems),
                 memory: amount(&text, "ECI_QUOTA_MEMORY", &mut problems),
                 pods: number(&text, "ECI_QUOTA_POD", &mut problems),
+                gpus: number(&text, "ECI_QUOTA_GPU", &mut problems),
             },
             token_least_life_seconds: number(&text, "ECI_TOKEN_LEAST_LIFE_SECONDS", &mut problems),
             token_renewal: renewal(&text, &mut problems),

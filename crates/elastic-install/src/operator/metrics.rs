@@ -12,8 +12,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use cloud_api::catalog::{PriceList, Size};
 use cloud_api::client::{BoxError, BoxFuture, Transport};
+use cloud_api::instance_type::Choice;
 use elastic_core::names::{
-    INSTANCE_CPU, INSTANCE_ID, INSTANCE_MEMORY, ON_VIRTUAL_NODE_LABEL, POD_MOMENTS_ANNOTATION, TRUE,
+    INSTANCE_CPU, INSTANCE_ID, INSTANCE_MEMORY, INSTANCE_SPEC, ON_VIRTUAL_NODE_LABEL,
+    POD_MOMENTS_ANNOTATION, TRUE,
 };
 use elastic_core::timeline::PodMoments;
 use elastic_node::Figures;
@@ -128,7 +130,13 @@ impl Metrics {
         let size = number(INSTANCE_CPU)
             .zip(number(INSTANCE_MEMORY))
             .and_then(|(cpu, memory)| Size::from_decimals(cpu, memory));
-        let price = |size| PriceList::default().per_second(size, false, 0).as_cny();
+        let machine = annotation(INSTANCE_SPEC).and_then(|spec| Choice::parse(spec));
+        let machine = machine.filter(|choice| choice.machine().is_some());
+        let prices = PriceList::default();
+        let price = |size| match &machine {
+            Some(choice) => prices.machine_per_second(size, choice.gpus(), 0).as_cny(),
+            None => prices.per_second(size, false, 0).as_cny(),
+        };
         let moments = moments(pod).filter(|moments| moments.ready.is_some());
         let mut counts = self.counts();
         let known = counts.pods.get(&uid).or(counts.relisted.get(&uid));

@@ -148,12 +148,16 @@ pub(crate) fn status(
     before: &[NodeCondition],
     now: Timestamp,
 ) -> k8s_openapi::api::core::v1::NodeStatus {
-    let amounts = json!({
+    let mut amounts = json!({
         "cpu": facts.capacity.cpu,
         "memory": facts.capacity.memory,
         "ephemeral-storage": facts.capacity.ephemeral_storage,
         "pods": facts.capacity.pods.to_string(),
     });
+    // No machine type has both.
+    if facts.capacity.gpus > 0 && facts.spec.architecture == Architecture::Amd64 {
+        amounts["nvidia.com/gpu"] = json!(facts.capacity.gpus.to_string());
+    }
     let mut status: k8s_openapi::api::core::v1::NodeStatus = serde_json::from_value(json!({
         "capacity": amounts,
         "allocatable": amounts,
@@ -273,6 +277,7 @@ mod tests {
             10250
         );
         assert_eq!(status.conditions.unwrap().len(), 6);
+        assert_eq!(status.allocatable.unwrap()["nvidia.com/gpu"].0, "1000");
     }
 
     #[test]
@@ -339,6 +344,8 @@ mod tests {
         let node = node(&facts, &mood, Timestamp::UNIX_EPOCH);
         assert_eq!(node.name_any(), "virtual-kubelet-cn-hangzhou-k-arm64");
         assert_eq!(node.labels()["kubernetes.io/arch"], "arm64");
+        let capacity = node.status.as_ref().unwrap().capacity.as_ref();
+        assert!(!capacity.unwrap().contains_key("nvidia.com/gpu"));
         let taints = node.spec.unwrap().taints.unwrap();
         assert_eq!(
             (taints[1].key.as_str(), taints[1].value.as_deref()),

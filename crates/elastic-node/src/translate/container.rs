@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::environment::{Context, environment};
 use super::expand::expand;
-use super::{TranslateError, probe};
+use super::{TranslateError, gpu, probe};
 
 pub(super) fn container(
     context: &Context<'_>,
@@ -33,6 +33,7 @@ pub(super) fn container(
         image_pull_policy: container.image_pull_policy.clone(),
         cpu: cpu_milli.map(|milli| milli as f64 / 1_000.0),
         memory: memory_bytes.map(|bytes| bytes as f64 / f64::from(1 << 30)),
+        gpu: gpu::of(container),
         command: texts(&container.command),
         arg: texts(&container.args),
         working_dir: container.working_dir.clone(),

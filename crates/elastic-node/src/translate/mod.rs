@@ -5,6 +5,7 @@
 mod container;
 mod environment;
 mod expand;
+mod gpu;
 mod network;
 mod options;
 mod probe;

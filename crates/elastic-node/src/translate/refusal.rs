@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe, Volume};
 use kube::ResourceExt;
 
+use super::gpu;
+
 /// A pod that asks for something virtual nodes do not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
@@ -47,6 +49,16 @@ pub fn refuse(pod: &Pod) -> Result<(), Refusal> {
             "a container group cannot get containers later; use exec",
         );
     }
+    if spec
+        .resource_claims
+        .as_ref()
+        .is_some_and(|claims| !claims.is_empty())
+    {
+        return refusal(
+            "spec.resourceClaims".into(),
+            "container groups know no claims of devices; ask for GPUs by the limit nvidia.com/gpu",
+        );
+    }
     let groups = [
         ("containers", Some(&spec.containers)),
         ("initContainers", spec.init_containers.as_ref()),
@@ -58,7 +70,7 @@ pub fn refuse(pod: &Pod) -> Result<(), Refusal> {
             }
         }
     }
-    Ok(())
+    gpu::refuse(pod, spec)
 }
 
 /// Whether a DaemonSet made the pod.

@@ -82,6 +82,28 @@ const ROWS: &[Row] = &[
         "spec.volumes[disk]",
         "a claim bound to an NFS volume",
     ),
+    (
+        "gpu",
+        |pod| container(pod)["resources"] = json!({"limits": {"nvidia.com/gpu": "1"}}),
+        "containers[0].resources.limits[nvidia.com/gpu]",
+        "name in the annotation k8s.aliyun.com/eci-use-specs",
+    ),
+    (
+        "gpu-too-few",
+        |pod| {
+            pod["metadata"]["annotations"]["k8s.aliyun.com/eci-use-specs"] =
+                json!("ecs.gn6i-c4g1.xlarge");
+            container(pod)["resources"] = json!({"limits": {"nvidia.com/gpu": "2"}});
+        },
+        "annotation k8s.aliyun.com/eci-use-specs",
+        "name machine types that have enough",
+    ),
+    (
+        "gpu-part",
+        |pod| container(pod)["resources"] = json!({"limits": {"aliyun.com/gpu-mem": "3"}}),
+        "containers[0].resources.limits[aliyun.com/gpu-mem]",
+        "ask for whole ones as nvidia.com/gpu",
+    ),
     // Only the cloud knows what it sells.
     (
         "size",

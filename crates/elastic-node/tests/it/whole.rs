@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cloud_api::model::describe::{ContainerGroup, DescribeContainerGroupsRequest};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, ServiceAccount};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -32,6 +32,34 @@ async fn told(scene: &Scene, reason: &str, words: &str) {
             .any(|(found, message)| found == reason && message.contains(words))
     };
     eventually(words, async || scene.events().await, is).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_gpus_gets_a_machine_that_has_them_and_is_billed_for_it() {
+    let scene = Scene::start().await;
+    let specs = "ecs.gn6i-c4g1.xlarge,ecs.gn6i-c8g1.2xlarge";
+    let ask = |pod: &mut Value| {
+        pod["metadata"]["annotations"][format!("{PREFIX}eci-use-specs")] = json!(specs);
+        let limits = json!({"nvidia.com/gpu": "1", "cpu": "2", "memory": "4Gi"});
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": limits});
+    };
+    scene.create_pod("train", ask).await;
+    scene.runs("train").await;
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let node = nodes.get(&format!("virtual-kubelet-{}", ZONES[0])).await;
+    let amounts = node.unwrap().status.unwrap().allocatable.unwrap();
+    // As Kubernetes writes a thousand.
+    assert_eq!(amounts["nvidia.com/gpu"].0, "1k");
+    let group = group(&scene).await;
+    assert_eq!(group.containers[0].gpu, 1);
+    let machine = "ecs.gn6i-c4g1.xlarge";
+    assert_eq!(group.instance_type.as_deref(), Some(machine));
+    assert_eq!((group.cpu, group.memory), (4.0, 15.0));
+    let look = async || scene.pod("train").await;
+    let billed = |pod: &Value| annotation(pod, "eci-instance-mem") == "15.0";
+    let pod = eventually("the machine is written back", look, billed).await;
+    assert_eq!(annotation(&pod, "eci-instance-spec"), machine);
+    assert_eq!(annotation(&pod, "eci-instance-cpu"), "4.0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

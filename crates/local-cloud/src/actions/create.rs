@@ -109,12 +109,16 @@ fn admit(
     if given(&request.security_group_id).is_none() {
         request.security_group_id = shared.config.security_groups.first().cloned();
     }
+    if let Some(category) = place.offer.category {
+        request.compute_category = vec![category.name().to_owned()];
+    }
     let id = state.new_id();
     let mut group = record(call, id.clone(), request, place);
     group.shares = shares;
     group.doomed = state.is_doomed(&group.zone, now);
     group.eip = eips::bind(eip, &id, &mut state, now);
     note_rounding(&mut group, now);
+    note_gpus(&mut group, now);
     image_caches::apply(hit, &mut group, &mut state, now);
     group.refresh_conditions(now);
     tracing::info!(group = %id, size = %group.size, "container group accepted");
@@ -176,6 +180,17 @@ fn note_rounding(group: &mut GroupRecord, now: jiff::Timestamp) {
     if rounded {
         let message = format!("The size was rounded up to {}.", group.size);
         group.note(false, "AutoInstanceTypeMatch", message, now);
+    }
+}
+
+/// Nobody shall look for the devices in vain.
+fn note_gpus(group: &mut GroupRecord, now: jiff::Timestamp) {
+    let gpus = place::needed_gpus(&group.request);
+    if gpus > 0 {
+        let message = format!(
+            "The {gpus} GPUs are billed but on paper: containers of this cloud get no devices."
+        );
+        group.note(true, "GpuOnPaper", message, now);
     }
 }
 

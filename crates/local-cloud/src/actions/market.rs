@@ -9,7 +9,7 @@ use crate::config::LocalCloudConfig;
 use crate::gateway::refusal::Refusal;
 use crate::state::State;
 use crate::state::record::{GroupRecord, SpotRecord};
-use cloud_api::catalog::{Catalog, PriceList, Size};
+use cloud_api::catalog::{Catalog, Category, PriceList, Size};
 use cloud_api::instance_type::Choice;
 use cloud_api::model::create::CreateContainerGroupRequest;
 use cloud_api::money::Amount;
@@ -27,6 +27,8 @@ pub(crate) struct Offer {
     /// As billed.
     pub(crate) size: Size,
     pub(crate) machine: Option<String>,
+    /// The class, when some were asked for.
+    pub(crate) category: Option<Category>,
     /// By the list.
     pub(crate) per_second: Amount,
     /// The same as a machine type, of which spot prices are shares.
@@ -58,38 +60,46 @@ pub(crate) fn offers(
         .ephemeral_storage
         .and_then(|gib| u64::try_from(gib).ok())
         .unwrap_or_default();
-    let economy = request
-        .compute_category
-        .first()
-        .is_some_and(|category| category == "economy");
-    let offer = |size: Size, machine: Option<String>| {
-        let machine_per_second = prices.machine_per_second(size, extra_gib);
-        Offer {
-            size,
-            per_second: match machine {
-                Some(_) => machine_per_second,
-                None => prices.per_second(size, economy, extra_gib),
-            },
-            machine,
-            machine_per_second,
-            is_spot,
-        }
+    let offer = |size: Size, category: Option<Category>| Offer {
+        size,
+        machine: None,
+        category,
+        per_second: prices.per_second(size, category == Some(Category::Economy), extra_gib),
+        machine_per_second: prices.machine_per_second(size, 0, extra_gib),
+        is_spot,
     };
     let choices = choices(&request.instance_type)?;
-    if choices.is_empty() {
-        let size = place::size(request, catalog, is_spot)?;
-        return Ok(vec![offer(size, None)]);
-    }
     let needed = place::needed(request);
+    let gpus = place::needed_gpus(request);
+    if gpus > 0 && choices.iter().all(|choice| choice.gpus() < gpus) {
+        return Err(too_few_gpus(gpus));
+    }
+    if choices.is_empty() {
+        let sizes = place::sizes(request, catalog, is_spot)?;
+        let offers = sizes
+            .into_iter()
+            .map(|(size, category)| offer(size, category));
+        return Ok(offers.collect());
+    }
+    let fits = |size: Size| size.vcpu() >= needed.0 && size.memory_gib() >= needed.1;
     let mut offers = Vec::new();
-    for choice in choices {
-        let machine = choice.machine().map(str::to_owned);
-        let size = match machine {
-            Some(_) => Some(choice.size()),
-            None => round(catalog, choice.size(), is_spot),
+    for choice in choices.iter().filter(|choice| choice.gpus() >= gpus) {
+        let Some(name) = choice.machine() else {
+            let sizes = rounded(request, catalog, choice.size(), is_spot);
+            let sizes = sizes.into_iter().filter(|(size, _)| fits(*size));
+            offers.extend(sizes.map(|(size, category)| offer(size, category)));
+            continue;
         };
-        let fits = |size: &Size| size.vcpu() >= needed.0 && size.memory_gib() >= needed.1;
-        offers.extend(size.filter(fits).map(|size| offer(size, machine)));
+        let size = choice.size();
+        if fits(size) {
+            let per_second = prices.machine_per_second(size, choice.gpus(), extra_gib);
+            offers.push(Offer {
+                machine: Some(name.to_owned()),
+                per_second,
+                machine_per_second: per_second,
+                ..offer(size, None)
+            });
+        }
     }
     if offers.is_empty() {
         let message = format!(
@@ -101,8 +111,37 @@ pub(crate) fn offers(
     Ok(offers)
 }
 
+fn too_few_gpus(gpus: u32) -> Refusal {
+    let message = format!(
+        "The containers ask for {gpus} GPUs, which nothing in InstanceType has; name a machine type such as ecs.gn6i-c4g1.xlarge."
+    );
+    Refusal::new(400, "InvalidInstanceTypeForEciBuy", message)
+}
+
+/// The sizes that are billed for a wish, one for each class that was asked for and has one.
+pub(crate) fn rounded(
+    request: &CreateContainerGroupRequest,
+    catalog: &Catalog,
+    wish: Size,
+    is_spot: bool,
+) -> Vec<(Size, Option<Category>)> {
+    let categories = request.compute_category.iter();
+    let categories: Vec<Category> = categories
+        .filter_map(|name| Category::parse(name))
+        .collect();
+    if is_spot || categories.is_empty() {
+        let size = round(catalog, wish, is_spot);
+        return size.map(|size| (size, None)).into_iter().collect();
+    }
+    let in_category = |category: Category| {
+        let size = catalog.round_up_in(wish, category);
+        size.map(|size| (size, Some(category)))
+    };
+    categories.into_iter().filter_map(in_category).collect()
+}
+
 /// The size that is billed for a wish.
-pub(crate) fn round(catalog: &Catalog, wish: Size, is_spot: bool) -> Option<Size> {
+fn round(catalog: &Catalog, wish: Size, is_spot: bool) -> Option<Size> {
     if is_spot {
         catalog.round_up_spot(wish)
     } else {
@@ -189,10 +228,13 @@ fn is_outbid(group: &GroupRecord, prices: &PriceList, now: Timestamp) -> bool {
     if group.status.is_final() || spot.release_at.is_some() || now < spot.protected_until {
         return false;
     }
-    let machine_per_second = prices.machine_per_second(group.size, 0);
+    let gpus = group.machine.as_deref().and_then(Choice::parse);
+    let gpus = gpus.map_or(0, |choice| choice.gpus());
+    let machine_per_second = prices.machine_per_second(group.size, gpus, 0);
     let offer = Offer {
         size: group.size,
         machine: group.machine.clone(),
+        category: None,
         per_second: machine_per_second,
         machine_per_second,
         is_spot: true,
@@ -294,6 +336,59 @@ mod tests {
             code("1-2Gi,1-2Gi,1-2Gi,1-2Gi,1-2Gi,1-2Gi"),
             "InvalidParameter"
         );
+    }
+
+    #[test]
+    fn gpus_need_a_machine_that_has_them() {
+        let mut request = request(None, Some("ecs.c6.large,ecs.gn6i-c4g1.xlarge"));
+        request.container.push(cloud_api::model::ContainerSpec {
+            gpu: Some(1),
+            ..Default::default()
+        });
+        let offer = offered(&request).unwrap().remove(0);
+        assert_eq!(offer.machine.as_deref(), Some("ecs.gn6i-c4g1.xlarge"));
+        let prices = PriceList::default();
+        let bare = prices.machine_per_second(offer.size, 0, 0);
+        assert_eq!(offer.per_second.0 - bare.0, prices.gpus_per_second(1).0);
+        request.container[0].gpu = Some(2);
+        let refusal = offered(&request).unwrap_err();
+        assert_eq!(refusal.code, "InvalidInstanceTypeForEciBuy");
+        request.container[0].gpu = Some(1);
+        request.instance_type = None;
+        let refusal = offered(&request).unwrap_err();
+        assert!(refusal.message.contains("1 GPUs"), "{refusal}");
+        assert_eq!(refusal.code, "InvalidInstanceTypeForEciBuy");
+    }
+
+    #[test]
+    fn classes_are_offered_in_their_order_where_they_cover_the_size() {
+        let offered_in = |vcpu: f64, classes: &[&str]| {
+            let request = CreateContainerGroupRequest {
+                cpu: Some(vcpu),
+                memory: Some(vcpu * 2.0),
+                compute_category: classes.iter().map(|class| (*class).to_owned()).collect(),
+                ..Default::default()
+            };
+            let offers = offered(&request)?.into_iter();
+            let shown = |offer: Offer| (offer.size.to_string(), offer.category.unwrap().name());
+            Ok::<_, Refusal>(offers.map(shown).collect::<Vec<_>>())
+        };
+        let of = |size: &str, class| (size.to_owned(), class);
+        assert_eq!(
+            offered_in(2.0, &["economy", "general"]).unwrap(),
+            [of("2 vCPU 4 GiB", "economy"), of("2 vCPU 4 GiB", "general")]
+        );
+        assert_eq!(
+            offered_in(16.0, &["economy", "general"]).unwrap(),
+            [of("16 vCPU 32 GiB", "general")]
+        );
+        assert_eq!(
+            offered_in(0.5, &["general"]).unwrap(),
+            [of("1 vCPU 2 GiB", "general")]
+        );
+        let refusal = offered_in(16.0, &["economy"]).unwrap_err();
+        assert_eq!(refusal.code, "InvalidParameter.CPU.Memory");
+        assert!(refusal.message.contains("economy"), "{refusal}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::state::State;
 use crate::state::pools::milli;
 use crate::state::record::SpotRecord;
 use crate::state::resources::FixedAddress;
-use cloud_api::catalog::{Catalog, DEFAULT_SIZE, Size};
+use cloud_api::catalog::{Catalog, Category, DEFAULT_SIZE, Size};
 use cloud_api::model::create::{ContainerSpec, CreateContainerGroupRequest};
 use cloud_api::money::Amount;
 use std::net::Ipv4Addr;
@@ -50,12 +50,28 @@ pub(super) fn needed(request: &CreateContainerGroupRequest) -> (f64, f64) {
     (sum(|spec| spec.cpu), sum(|spec| spec.memory))
 }
 
-/// The size as billed: what the group asks for, else what its containers add up to, else the default.
-pub(super) fn size(
+/// GPUs that the containers ask for together.
+pub(super) fn needed_gpus(request: &CreateContainerGroupRequest) -> u32 {
+    let of = |spec: &ContainerSpec| {
+        let gpus = spec.gpu.and_then(|gpus| u32::try_from(gpus).ok());
+        gpus.unwrap_or_default()
+    };
+    let all = request
+        .container
+        .iter()
+        .map(of)
+        .fold(0, u32::saturating_add);
+    let most = request.init_container.iter().map(of).max();
+    all.max(most.unwrap_or_default())
+}
+
+/// The size as billed: what the group asks for, else what its containers add up to, else the default; one for each
+/// class that was asked for.
+pub(super) fn sizes(
     request: &CreateContainerGroupRequest,
     catalog: &Catalog,
     is_spot: bool,
-) -> Result<Size, Refusal> {
+) -> Result<Vec<(Size, Option<Category>)>, Refusal> {
     let (cpu_sum, memory_sum) = needed(request);
     for (asked, name) in [(request.cpu, "Cpu"), (request.memory, "Memory")] {
         if asked.is_some_and(|asked| !(asked.is_finite() && asked > 0.0)) {
@@ -64,29 +80,46 @@ pub(super) fn size(
     }
     let cpu = request.cpu.unwrap_or(cpu_sum);
     let memory = request.memory.unwrap_or(memory_sum);
-    if cpu <= 0.0 && memory <= 0.0 {
-        return Ok(DEFAULT_SIZE);
-    }
     let too_large = || {
         let message = format!(
-            "There is no size for {cpu} vCPU and {memory} GiB; the largest has 64 vCPU and 512 GiB."
+            "There is no size for {cpu} vCPU and {memory} GiB; the largest has 64 vCPU and 512 GiB{}.",
+            classes(request)
         );
         Refusal::new(400, "InvalidParameter.CPU.Memory", message)
     };
     // One of the two may be left open; then the smallest that goes with the other is taken.
-    let wish = Size::from_decimals(cpu.max(0.001), memory.max(0.001)).ok_or_else(too_large)?;
+    let wish = match cpu <= 0.0 && memory <= 0.0 {
+        true => DEFAULT_SIZE,
+        false => Size::from_decimals(cpu.max(0.001), memory.max(0.001)).ok_or_else(too_large)?,
+    };
     if is_spot && request.cpu.is_some_and(|cpu| cpu < SMALLEST_SPOT_VCPU) {
         let message = format!("Spot groups have at least {SMALLEST_SPOT_VCPU} vCPU, not {cpu}.");
         return Err(Refusal::new(400, "InvalidSpotCpuMemorySpec", message));
     }
-    let size = market::round(catalog, wish, is_spot).ok_or_else(too_large)?;
+    let sizes = market::rounded(request, catalog, wish, is_spot);
+    let (size, _) = *sizes.first().ok_or_else(too_large)?;
     if cpu_sum > size.vcpu() || memory_sum > size.memory_gib() {
         let message = format!(
             "The containers ask for {cpu_sum} vCPU and {memory_sum} GiB, the group has {size}."
         );
         return Err(Refusal::new(400, "InvalidParameter.CPU.Memory", message));
     }
-    Ok(size)
+    Ok(sizes)
+}
+
+/// What the classes that were asked for come in.
+fn classes(request: &CreateContainerGroupRequest) -> String {
+    let categories = request.compute_category.iter();
+    let texts = categories.filter_map(|name| {
+        let vcpu = Category::parse(name)?.vcpu_milli();
+        let (least, most) = (f64::from(*vcpu.start()), f64::from(*vcpu.end()));
+        Some(format!(
+            "; the class {name} has {} to {} vCPU",
+            least / 1_000.0,
+            most / 1_000.0
+        ))
+    });
+    texts.collect()
 }
 
 fn choices<'a>(list: &'a Option<String>, parameter: &str) -> Result<Vec<&'a str>, Refusal> {

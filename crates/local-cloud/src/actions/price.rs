@@ -4,6 +4,8 @@ use super::Call;
 use super::filter::given;
 use super::market::{self, Offer};
 use crate::gateway::refusal::Refusal;
+use cloud_api::catalog::Category;
+use cloud_api::instance_type::Choice;
 use cloud_api::model::create::CreateContainerGroupRequest;
 use cloud_api::model::price::*;
 use cloud_api::money::Amount;
@@ -15,9 +17,11 @@ pub(crate) fn describe(
     call.need(&["RegionId"])?;
     let offer = offer(call, &request)?;
     let prices = &call.shared.config.prices;
-    let economy = given(&request.compute_category) == Some("economy");
+    let economy = offer.category == Some(Category::Economy);
+    let gpus = offer.machine.as_deref().and_then(Choice::parse);
+    let gpus = gpus.map_or(0, |choice| choice.gpus());
     let bare = match offer.machine {
-        Some(_) => prices.machine_per_second(offer.size, 0),
+        Some(_) => prices.machine_per_second(offer.size, gpus, 0),
         None => prices.per_second(offer.size, economy, 0),
     };
     let storage = Amount(offer.per_second.0 - bare.0);

@@ -11,7 +11,7 @@ use cloud_api::model::region::*;
 const NO_QUOTA: f64 = 1_000_000.0;
 
 /// Most machine types in one answer.
-const MAX_MACHINES: usize = 100;
+const MAX_MACHINES: usize = 200;
 
 pub(crate) fn regions(
     call: &Call<'_>,

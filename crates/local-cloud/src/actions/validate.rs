@@ -291,12 +291,7 @@ fn container(path: &str, spec: &ContainerSpec, volumes: &HashSet<&str>) -> Check
             ));
         }
     }
-    if spec.gpu.unwrap_or_default() > 0 {
-        return Err(Refusal::unsupported(
-            &format!("{path}.Gpu"),
-            "this cloud has no GPUs",
-        ));
-    }
+    not_negative(&format!("{path}.Gpu"), spec.gpu)?;
     if spec.security_context_privileged == Some(true) {
         let reason = "containers get no rights over the host";
         return Err(Refusal::unsupported(

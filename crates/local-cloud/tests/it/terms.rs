@@ -153,6 +153,78 @@ async fn machine_types_are_tried_in_order_and_billed_as_such() {
 }
 
 #[tokio::test]
+async fn gpus_come_with_machines_and_are_shown_and_billed() {
+    let test = start().await;
+    let with_gpus = |gpus: i64, machines: Option<&str>| {
+        let mut wanted = request("train");
+        wanted.instance_type = machines.map(str::to_owned);
+        wanted.container[0].gpu = Some(gpus);
+        wanted
+    };
+    // The first has too few and is passed over.
+    let machines = "ecs.gn6i-c4g1.xlarge,ecs.gn6i-c24g1.12xlarge";
+    let id = test.create(&with_gpus(2, Some(machines))).await;
+    let group = test.until(&id, GroupStatus::Running).await;
+    let machine = "ecs.gn6i-c24g1.12xlarge";
+    assert_eq!(group.instance_type.as_deref(), Some(machine));
+    assert_eq!((group.cpu, group.memory), (48.0, 186.0));
+    assert_eq!(group.containers[0].gpu, 2);
+    assert!(
+        reasons(&group).contains(&"GpuOnPaper"),
+        "{:?}",
+        reasons(&group)
+    );
+    let price = DescribeContainerGroupPriceRequest {
+        instance_type: Some(machine.to_owned()),
+        ..Default::default()
+    };
+    let price = test.client.call(&price).await.unwrap().price_info.price;
+    let bill = test.cloud.ledger().await.unwrap();
+    assert!((price.trade_price - bill.entries[0].per_second.as_cny()).abs() < 1e-9);
+    let list = cloud_api::catalog::PriceList::default();
+    assert!(bill.entries[0].per_second > list.gpus_per_second(2));
+    let refused = [
+        (1, None),
+        (1, Some("2-4Gi,ecs.c6.large")),
+        (2, Some("ecs.gn6i-c4g1.xlarge")),
+    ];
+    for (gpus, machines) in refused {
+        let error = test.client.call(&with_gpus(gpus, machines)).await;
+        let code = error.unwrap_err().code().to_owned();
+        assert_eq!(code, "InvalidInstanceTypeForEciBuy", "{machines:?}");
+    }
+    let negative = test.client.call(&with_gpus(-1, None)).await.unwrap_err();
+    assert!(
+        negative.to_string().contains("Container.1.Gpu"),
+        "{negative}"
+    );
+}
+
+#[tokio::test]
+async fn a_class_is_taken_where_it_covers_the_size_and_shown_with_the_group() {
+    let test = start().await;
+    let of = |name: &str, vcpu: f64, classes: &[&str]| {
+        let mut wanted = request(name);
+        (wanted.cpu, wanted.memory) = (Some(vcpu), Some(vcpu * 2.0));
+        wanted.compute_category = classes.iter().map(|class| (*class).to_owned()).collect();
+        wanted
+    };
+    let both = ["economy", "general"];
+    for (name, vcpu, class) in [("small", 2.0, "economy"), ("large", 16.0, "general")] {
+        let id = test.create(&of(name, vcpu, &both)).await;
+        let group = test.describe(&id).await.unwrap();
+        assert_eq!(group.compute_category.as_deref(), Some(class));
+    }
+    let refusal = test.client.call(&of("huge", 16.0, &both[..1])).await;
+    let refusal = refusal.unwrap_err();
+    assert_eq!(refusal.code(), "InvalidParameter.CPU.Memory");
+    assert!(
+        refusal.to_string().contains("economy has 0.25 to 8 vCPU"),
+        "{refusal}"
+    );
+}
+
+#[tokio::test]
 async fn stock_can_be_asked_for_by_machine_and_by_family() {
     let test = start().await;
     test.cloud.set_stock("cn-hangzhou-i", Some(2.0));
