@@ -17,6 +17,7 @@ pub mod horizontal_pod_autoscaler;
 pub mod label_query;
 pub mod names;
 pub mod node_term;
+pub mod patch_containers;
 pub mod pod_facts;
 pub mod pod_sizing;
 pub mod quantity;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use elastic_core::eci_profile::matches;
-use elastic_core::elastic_workload::{Bounds, ConditionStatus, set_condition};
+use elastic_core::elastic_workload::{Bounds, ConditionStatus, FieldError, set_condition};
 use elastic_core::events::EventKind;
 use elastic_core::names::{MATCHED_SPREAD_ANNOTATION, POD_DELETION_COST};
+use elastic_core::patch_containers::strangers;
 use elastic_core::pod_facts::{has_ended, is_active, is_ready, without_place_since};
 use elastic_core::workload_spread::{
     CREATING_SECONDS, Match, NO_VERSION, RECOVER_SECONDS, SUBSET_UNSCHEDULABLE, SpreadPod,
@@ -30,6 +31,8 @@ use crate::policy_view::age;
 const COMPONENT: &str = "springtide-workload-spread";
 /// Set by the Deployment controller on the pods of a revision.
 const VERSION_LABEL: &str = "pod-template-hash";
+/// Only there when it was ever untrue.
+const PATCHES_APPLY: &str = "PatchesApply";
 const SOON: Duration = Duration::from_millis(100);
 
 /// A pod of the workload.
@@ -122,6 +125,7 @@ async fn keep_books(
         return Ok(Books::look_again(context.config.retry));
     };
     let members = members(spread, context, &namespace, &workload).await?;
+    tell_strangers(spread, &workload, &members, teller);
     write_pods(spread, context, &workload, &members).await?;
     let (mut due, evicted) = out_of_place(spread, &members, now, status, teller);
     count(spread, &workload, &members, now, status);
@@ -214,6 +218,46 @@ fn version(target: &TargetReference, pod: &Pod) -> String {
     let hash = pod.labels().get(VERSION_LABEL);
     let hash = hash.filter(|_| target.is_deployment()).cloned();
     hash.unwrap_or_else(|| NO_VERSION.to_owned())
+}
+
+/// Says which parts of patches are left out, because the pods have no such containers. What another webhook adds to
+/// pods counts as theirs.
+fn tell_strangers(
+    spread: &WorkloadSpread,
+    workload: &Workload,
+    members: &[Member],
+    teller: &mut Teller,
+) {
+    let target = &spread.spec.target_ref;
+    let owner = format!("{} {}", target.kind, target.name);
+    let mut errors = Vec::new();
+    for (index, subset) in spread.spec.subsets.iter().enumerate() {
+        let Some(patch) = &subset.patch else { continue };
+        let here = members.iter().filter(|member| member.subset == Some(index));
+        let newest = here.max_by_key(|member| member.pod.metadata.creation_timestamp.clone());
+        let newest = newest.map(|member| json!(member.pod));
+        let seen: Vec<&Value> = workload.template.iter().chain(&newest).collect();
+        let Some((first, rest)) = seen.split_first() else {
+            continue;
+        };
+        let mut found = strangers(first, patch);
+        for other in rest {
+            let known = strangers(other, patch);
+            found.retain(|stranger| known.contains(stranger));
+        }
+        errors.extend(found.into_iter().map(|stranger| FieldError {
+            field: format!("spec.subsets[{index}].patch.{}", stranger.path),
+            reason: stranger.reason(&owner),
+        }));
+    }
+    let mut conditions = teller.conditions.iter();
+    if !errors.is_empty() {
+        let message = format!("{}; pods get the rest of the patch", join(&errors));
+        teller.fails(PATCHES_APPLY, "ContainerMissing", &message);
+    } else if conditions.any(|condition| condition.type_ == PATCHES_APPLY) {
+        let message = "every container that patches name is there";
+        teller.holds(PATCHES_APPLY, "ContainersFound", message);
+    }
 }
 
 /// Marks pods that nobody gave to a subset, and says of each which goes first.

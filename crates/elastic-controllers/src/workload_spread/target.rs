@@ -22,6 +22,8 @@ pub(super) struct Workload {
     pub(super) owners: BTreeSet<String>,
     /// The newest revision.
     pub(super) newest: Option<String>,
+    /// What its pods are made from, where that is known.
+    pub(super) template: Option<Value>,
 }
 
 fn api(client: &Client, namespace: &str, target: &TargetReference) -> Api<DynamicObject> {
@@ -64,6 +66,7 @@ pub(super) async fn read(
         selector,
         owners: BTreeSet::new(),
         newest: None,
+        template: own.then(|| object["spec"]["template"].clone()),
     };
     if target.is_deployment() {
         replica_sets(client, namespace, &uid, &mut workload).await?;

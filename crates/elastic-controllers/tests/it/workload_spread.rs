@@ -220,3 +220,39 @@ async fn what_cannot_be_honoured_is_refused_by_name_and_pods_come_in_all_the_sam
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patch_for_a_container_that_pods_lack_is_told_and_left_out() {
+    let scene = Scene::start().await;
+    let mut object = example("workload-spread.yaml");
+    let patch = &mut object["spec"]["subsets"][0]["patch"];
+    *patch = json!({
+        "metadata": {"labels": {"tier": "owned"}},
+        "spec": {"containers": [{"name": "shp", "env": [{"name": "A", "value": "1"}]}]},
+    });
+    scene.spread(object).await;
+    let pod = scene.create_pod(HASH).await;
+    assert_eq!(subset(&pod).as_deref(), Some("ecs"));
+    assert_eq!(pod.labels()["tier"], "owned");
+    let containers = pod.spec.unwrap().containers;
+    assert_eq!((containers.len(), containers[0].env.as_ref()), (1, None));
+    let told = |object: &Value| {
+        let (status, message) = condition(object, "PatchesApply");
+        status == "False"
+            && message
+                .starts_with("spec.subsets[0].patch.spec.containers[0]: names container \"shp\"")
+            && message.ends_with("pods get the rest of the patch")
+    };
+    eventually("told", async || scene.object().await, told).await;
+    let all = async || reasons(&scene.client).await;
+    let missing = |all: &Vec<String>| all.contains(&"ContainerMissing".to_owned());
+    eventually("an event", all, missing).await;
+    let subsets = json!([{"name": "ecs", "maxReplicas": 4}, {"name": "vk"}]);
+    let corrected = kube::api::Patch::Merge(json!({"spec": {"subsets": subsets}}));
+    let api = api_of(&scene.client, &example("workload-spread.yaml"));
+    api.patch("shop", &Default::default(), &corrected)
+        .await
+        .unwrap();
+    let told = |object: &Value| condition(object, "PatchesApply").0 == "True";
+    eventually("corrected", async || scene.object().await, told).await;
+}

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ElasticUnit, UnitError};
 use crate::names::UNIT_LABEL;
+use crate::patch_containers::strangers;
 use crate::routing;
 use crate::strategic_merge::merge_pod;
 
@@ -36,6 +37,11 @@ pub(super) fn unit_template(
     }
     if let Some(patch) = &unit.patch {
         let before = template;
+        if let Some(stranger) = strangers(&before, patch).first() {
+            let name = format!("patch.{}", stranger.path);
+            let reason = stranger.reason("the source's pod template");
+            return Err(UnitError::field(field(&name), reason));
+        }
         template = merge_pod(&before, patch).map_err(|error| {
             UnitError::field(field(&format!("patch.{}", error.path)), error.reason)
         })?;

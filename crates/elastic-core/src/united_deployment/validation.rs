@@ -8,6 +8,7 @@ use super::shares::{Amount, amount};
 use super::{Subset, UnitedDeploymentSpec};
 use crate::elastic_workload::FieldError;
 use crate::node_term;
+use crate::patch_containers::strangers;
 use crate::strategic_merge::merge_pod;
 
 /// Length of the suffix and the dashes of a child's name, and of the longest name that pods can be made from.
@@ -120,6 +121,18 @@ fn subset(spec: &UnitedDeploymentSpec, index: usize, fail: &mut Fail<'_>) {
         .map(|patch| merge_pod(&json!({}), patch));
     if let Some(Err(error)) = tried {
         fail(format!("{path}.patch"), error.to_string());
+    }
+    let template = &spec.template;
+    let child = template.deployment_template.as_ref();
+    let child = child.or(template.stateful_set_template.as_ref());
+    let pods = child.map(|child| &child["spec"]["template"]);
+    // A template without containers has a problem of its own.
+    let pods = pods.filter(|pods| pods["spec"]["containers"].is_array());
+    for (patch, pods) in subset.patch.iter().zip(pods) {
+        for stranger in strangers(pods, patch) {
+            let reason = stranger.reason("the pod template");
+            fail(format!("{path}.patch.{}", stranger.path), reason);
+        }
     }
 }
 
@@ -295,6 +308,29 @@ mod tests {
                 "spec.revisionHistoryLimit",
             ]
         );
+    }
+
+    #[test]
+    fn patches_for_containers_that_the_template_lacks_are_refused_by_name() {
+        let spec = |kind: &str, patch: Value| {
+            json!({
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": {kind: {"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "w:1"}]}}}}},
+                "topology": {"subsets": [{"name": "ecs"}, {"name": "vk", "patch": {"spec": {"containers": [patch]}}}]}
+            })
+        };
+        for kind in ["deploymentTemplate", "statefulSetTemplate"] {
+            assert_eq!(
+                fields(spec(kind, json!({"name": "wbe", "env": []}))),
+                ["spec.topology.subsets[1].patch.spec.containers[0]"]
+            );
+            for right in [
+                json!({"name": "web", "env": []}),
+                json!({"name": "more", "image": "m:1"}),
+            ] {
+                assert_eq!(fields(spec(kind, right)), Vec::<String>::new());
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{SpreadSubset, WorkloadSpreadSpec};
 use crate::names::MATCHED_SPREAD_ANNOTATION;
 use crate::node_term;
+use crate::patch_containers::without_strangers;
 use crate::strategic_merge::{MergeError, merge_pod};
 
 /// Which subset a pod was given to, as its annotation says.
@@ -30,7 +31,8 @@ pub fn matched(annotations: &BTreeMap<String, String>) -> Option<Match> {
     serde_json::from_str(annotations.get(MATCHED_SPREAD_ANNOTATION)?).ok()
 }
 
-/// The pod as it is in the subset. What is no pod is given back as it was.
+/// The pod as it is in the subset. What is no pod is given back as it was, and what the subset's patch says of containers
+/// that the pod does not have is left out.
 pub fn enter(pod: &Value, subset: &SpreadSubset, matched: &Match) -> Result<Value, MergeError> {
     let mut next = pod.clone();
     let Ok(mut spec) = serde_json::from_value::<PodSpec>(pod["spec"].clone()) else {
@@ -62,7 +64,7 @@ pub fn enter(pod: &Value, subset: &SpreadSubset, matched: &Match) -> Result<Valu
         }
     }
     if let Some(patch) = &subset.patch {
-        next = merge_pod(&next, patch)?;
+        next = merge_pod(&next, &without_strangers(&next, patch))?;
     }
     let text = json!(matched).to_string();
     next["metadata"]["annotations"][MATCHED_SPREAD_ANNOTATION] = json!(text);
@@ -140,6 +142,17 @@ mod tests {
         assert_eq!(next["metadata"]["labels"]["subset"], "vk");
         let annotations = serde_json::from_value(next["metadata"]["annotations"].clone()).unwrap();
         assert_eq!(matched(&annotations), Some(found));
+    }
+
+    #[test]
+    fn a_patch_for_a_container_that_is_not_there_leaves_the_pod_valid() {
+        let pod = json!({"spec": {"containers": [{"name": "web", "image": "shop:1"}]}});
+        let subset = subset(json!({"name": "vk", "patch": {
+            "metadata": {"labels": {"subset": "vk"}},
+            "spec": {"containers": [{"name": "wbe", "env": [{"name": "A", "value": "1"}]}]}}}));
+        let next = enter(&pod, &subset, &Match::default()).unwrap();
+        assert_eq!(next["spec"]["containers"], pod["spec"]["containers"]);
+        assert_eq!(next["metadata"]["labels"]["subset"], "vk");
     }
 
     #[test]
