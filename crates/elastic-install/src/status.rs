@@ -136,7 +136,6 @@ pub async fn installed(client: &Client) -> Result<Option<Options>, kube::Error> 
 fn plain(environment: Option<Vec<k8s_openapi::api::core::v1::EnvVar>>) -> Texts {
     let all = environment.unwrap_or_default().into_iter();
     all.filter(|variable| variable.value_from.is_none())
-        .filter(|variable| !variable.name.starts_with("SPRINGTIDE_"))
         .map(|variable| (variable.name, variable.value.unwrap_or_default()))
         .collect()
 }

@@ -638,7 +638,14 @@ pub enum RamUserCommand {
 
 /// `NAME=VALUE`.
 fn parse_variable(text: &str) -> Result<(String, String), String> {
+    let is_pods = |name: &str| {
+        let mut names = elastic_install::manifests::POD_VARIABLES.iter();
+        names.any(|(known, _)| *known == name)
+    };
     match text.split_once('=') {
+        Some((name, _)) if is_pods(name) => {
+            Err(format!("{name} is set by Kubernetes; leave it out"))
+        }
         Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
         _ => Err(format!(
             "{text:?} is not NAME=VALUE; write for example ECI_QUOTA_CPU=1000"

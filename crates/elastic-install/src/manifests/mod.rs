@@ -61,7 +61,7 @@ pub struct Options {
 }
 
 /// Variables that the Deployment always names.
-pub const VARIABLES: [&str; 11] = [
+pub const VARIABLES: [&str; 13] = [
     "ALIYUN_CLUSTERID",
     "CLUSTER_DOMAIN",
     "ECI_KUBE_PROXY",
@@ -72,8 +72,14 @@ pub const VARIABLES: [&str; 11] = [
     "KUBERNETES_APISERVER_PORT",
     "METRICS_APIS",
     "PROMETHEUS_URL",
+    "SPRINGTIDE_LOG",
+    "SPRINGTIDE_LOG_FORMAT",
     "TZ",
 ];
+
+/// Variables that Kubernetes fills in for each pod.
+pub const POD_VARIABLES: [(&str, &str); 2] =
+    [("POD_NAME", "metadata.name"), ("POD_IP", "status.podIP")];
 
 impl Default for Options {
     fn default() -> Self {
@@ -81,9 +87,15 @@ impl Default for Options {
             .iter()
             .map(|name| ((*name).to_owned(), String::new()))
             .collect();
-        environment.insert("ECI_KUBE_PROXY".to_owned(), "true".to_owned());
-        // What CronHPA's own manifests have always set; schedules that name no zone were written for it.
-        environment.insert("TZ".to_owned(), "Asia/Shanghai".to_owned());
+        for (name, value) in [
+            ("ECI_KUBE_PROXY", "true"),
+            ("SPRINGTIDE_LOG", "info"),
+            ("SPRINGTIDE_LOG_FORMAT", "json"),
+            // What CronHPA's own manifests have always set; schedules that name no zone were written for it.
+            ("TZ", "Asia/Shanghai"),
+        ] {
+            environment.insert(name.to_owned(), value.to_owned());
+        }
         Self {
             mode: Mode::InCluster,
             image: DEFAULT_IMAGE.to_owned(),
@@ -306,12 +318,10 @@ fn pod(options: &Options) -> Value {
 
 fn container(options: &Options) -> Value {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let mut environment = vec![
-        field("POD_NAME", "metadata.name"),
-        field("POD_IP", "status.podIP"),
-        json!({"name": "SPRINGTIDE_LOG", "value": "info"}),
-        json!({"name": "SPRINGTIDE_LOG_FORMAT", "value": "json"}),
-    ];
+    let mut environment: Vec<Value> = POD_VARIABLES
+        .iter()
+        .map(|(name, path)| field(name, path))
+        .collect();
     let given = options.environment.iter();
     // The server drops empty values, and kubectl would find a difference at every apply.
     environment.extend(given.map(|(name, value)| match value.as_str() {

@@ -31,20 +31,6 @@ fn collect(folder: &Path, below: &Path, files: &mut BTreeMap<String, String>) {
     }
 }
 
-/// An empty value and none are the same to a cluster; only the chart has to write them.
-fn drop_empty_variables(object: &mut Value) {
-    let variables = object.pointer_mut("/spec/template/spec/containers/0/env");
-    for variable in variables
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
-        if variable["value"] == "" {
-            variable.as_object_mut().unwrap().remove("value");
-        }
-    }
-}
-
 #[test]
 fn the_chart_is_up_to_date() {
     let mut found = BTreeMap::new();
@@ -76,42 +62,102 @@ fn by_key(objects: impl IntoIterator<Item = Value>) -> BTreeMap<String, Value> {
     keyed.collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn helm_renders_the_chart_to_what_install_applies() {
-    let helm = Helm::install().await;
-    let mut options = Options::default();
-    for (name, value) in [
-        ("ECI_REGION", "cn-hangzhou"),
-        ("ECI_VSWITCH", "vsw-\"a\",vsw-'b'"),
-    ] {
-        options
-            .environment
-            .insert(name.to_owned(), value.to_owned());
-    }
-    let values = serde_json::json!({"env": options.environment});
-    let values_file = helm.home.path().join("values.json");
-    std::fs::write(&values_file, values.to_string()).unwrap();
+/// Objects that helm makes of the chart.
+async fn render(helm: &Helm, more: &[&str]) -> BTreeMap<String, Value> {
     let folder = folder();
-    let rendered = helm
-        .run(&[
-            "template",
-            "virtual-node",
-            folder.to_str().unwrap(),
-            "--include-crds",
-            "--values",
-            values_file.to_str().unwrap(),
-        ])
-        .await;
-    let rendered = serde_yaml::Deserializer::from_str(&rendered).map(|document| {
+    let mut arguments = vec!["template", "virtual-node", folder.to_str().unwrap()];
+    arguments.push("--include-crds");
+    arguments.extend(more);
+    let rendered = helm.run(&arguments).await;
+    let objects = serde_yaml::Deserializer::from_str(&rendered).map(|document| {
         let mut object = Value::deserialize(document).unwrap();
-        drop_empty_variables(&mut object);
         if object["kind"] == "ConfigMap" {
             let metadata = object["metadata"].as_object_mut().unwrap();
             metadata.remove("annotations");
         }
         object
     });
-    assert_eq!(by_key(rendered), by_key(manifests::objects(&options)));
+    by_key(objects)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_renders_the_chart_to_what_install_applies_with_every_variable_given() {
+    let helm = Helm::install().await;
+    let mut options = Options::default();
+    // Some that the chart lists, some that it does not.
+    for (name, value) in [
+        ("ECI_REGION", "cn-hangzhou"),
+        ("ECI_VSWITCH", "vsw-\"a\",vsw-'b'"),
+        ("SPRINGTIDE_LOG", "debug"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20{{x}}"),
+        ("PROMETHEUS_VERB", ""),
+    ] {
+        options
+            .environment
+            .insert(name.to_owned(), value.to_owned());
+    }
+    let mut values = serde_json::json!({"env": options.environment});
+    // Numbers and switches as people type them.
+    for (name, typed, value) in [
+        (
+            "ECI_TOKEN_LEAST_LIFE_SECONDS",
+            serde_json::json!(31_536_000),
+            "31536000",
+        ),
+        ("ECI_QUOTA_CPU", serde_json::json!(0.5), "0.5"),
+        ("ECI_KUBE_PROXY", serde_json::json!(false), "false"),
+    ] {
+        values["env"][name] = typed;
+        options
+            .environment
+            .insert(name.to_owned(), value.to_owned());
+    }
+    let values_file = helm.home.path().join("values.json");
+    std::fs::write(&values_file, values.to_string()).unwrap();
+    let rendered = render(&helm, &["--values", values_file.to_str().unwrap()]).await;
+    assert_eq!(rendered, by_key(manifests::objects(&options)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_drops_nothing_that_it_is_given() {
+    let helm = Helm::install().await;
+    let endpoint = "env.OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318";
+    let life = "env.ECI_TOKEN_LEAST_LIFE_SECONDS=7200";
+    let rendered = render(
+        &helm,
+        &["--set", endpoint, "--set", life, "--set", "env.TZ=null"],
+    )
+    .await;
+    let deployment = &rendered["\"Deployment\" \"kube-system\" \"ack-virtual-node-controller\""];
+    let variables = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    let value = |name: &str| {
+        let mut all = variables.as_array().unwrap().iter();
+        all.find(|variable| variable["name"] == name)
+            .map(|variable| variable["value"].clone())
+    };
+    assert_eq!(
+        value("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap(),
+        "http://collector:4318"
+    );
+    assert_eq!(value("ECI_TOKEN_LEAST_LIFE_SECONDS").unwrap(), "7200");
+    assert_eq!(value("TZ"), None);
+    let folder = folder();
+    let template = [
+        "template",
+        "virtual-node",
+        folder.to_str().unwrap(),
+        "--set",
+    ];
+    for (given, told) in [
+        ("env.POD_IP=1", "env.POD_IP is set by Kubernetes; remove it"),
+        ("env.OTEL.ENDPOINT=x", "env"),
+        ("environment.ECI_REGION=x", "environment"),
+        ("replicas=two", "replicas"),
+    ] {
+        let refusal = helm.refuses(&[&template[..], &[given]].concat()).await;
+        assert!(refusal.contains(told), "{given}: {refusal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,18 +63,30 @@ impl Helm {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs it and expects it to refuse; what it said.
+    pub async fn refuses(&self, arguments: &[&str]) -> String {
+        let program = self.home.path().join("package/bin/helm");
+        let output = self.output(&program, arguments).await;
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     fn config(&self) -> PathBuf {
         self.home.path().join("kubeconfig")
     }
 
-    async fn call(&self, program: &Path, arguments: &[&str]) -> Output {
+    async fn output(&self, program: &Path, arguments: &[&str]) -> Output {
         let output = Command::new(program)
             .args(arguments)
             .env("HOME", self.home.path())
             .env("KUBECONFIG", self.config())
             .output()
             .await;
-        let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        output.unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+    }
+
+    async fn call(&self, program: &Path, arguments: &[&str]) -> Output {
+        let output = self.output(program, arguments).await;
         assert!(
             output.status.success(),
             "{} {arguments:?}\n{}\n{}",
