@@ -88,6 +88,44 @@ impl Ledger {
     }
 }
 
+/// The bill as the control API tells it: sums of everything, and the newest lines.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerPage {
+    /// The sum of all lines, in 10⁻⁹ CNY.
+    pub total: Amount,
+    /// What one more second costs as things are now, in 10⁻⁹ CNY.
+    pub per_second: Amount,
+    /// Groups that have cost anything.
+    pub groups: u64,
+    /// Those that go on costing.
+    pub running: u64,
+    /// Seconds of all of them.
+    pub seconds: u64,
+    /// Older lines that are only in the sums.
+    pub omitted: u64,
+    /// Oldest first.
+    pub entries: Vec<LedgerEntry>,
+}
+
+impl LedgerPage {
+    /// The sums of a bill with its newest lines, at most so many.
+    pub(crate) fn of(mut ledger: Ledger, most: usize) -> Self {
+        let open = ledger.entries.iter().filter(|entry| entry.until.is_none());
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let omitted = ledger.entries.len().saturating_sub(most);
+        Self {
+            total: ledger.total,
+            per_second: open.clone().map(|entry| entry.per_second).sum(),
+            groups: count(ledger.entries.len()),
+            running: count(open.count()),
+            seconds: ledger.entries.iter().map(|entry| entry.seconds).sum(),
+            omitted: count(omitted),
+            entries: ledger.entries.split_off(omitted),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +155,33 @@ mod tests {
         let entries = vec![LedgerEntry::of(&group, at(100)).unwrap()];
         assert_eq!(Ledger::new(entries.clone(), at(100)).total, Amount::ZERO);
         assert_eq!(Ledger::new(entries, at(110)).total, Amount(1_225_200));
+    }
+
+    #[test]
+    fn a_page_has_the_sums_of_everything_and_the_newest_lines() {
+        let entry = |id: &str, from: i64, until: Option<i64>| {
+            let mut group = record(id);
+            group.set_status(GroupStatus::Running, at(from));
+            if let Some(until) = until {
+                group.close_bill(at(until));
+            }
+            LedgerEntry::of(&group, at(100)).unwrap()
+        };
+        let entries = vec![
+            entry("eci-c", 30, None),
+            entry("eci-a", 10, Some(20)),
+            entry("eci-b", 20, Some(30)),
+        ];
+        let page = LedgerPage::of(Ledger::new(entries, at(40)), 2);
+        let shown: Vec<&str> = page
+            .entries
+            .iter()
+            .map(|one| one.group_id.as_str())
+            .collect();
+        assert_eq!(shown, ["eci-b", "eci-c"]);
+        assert_eq!((page.groups, page.running, page.omitted), (3, 1, 1));
+        assert_eq!((page.seconds, page.total), (30, Amount(122_520 * 30)));
+        assert_eq!(page.per_second, Amount(122_520));
     }
 
     proptest! {

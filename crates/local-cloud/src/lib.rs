@@ -25,7 +25,7 @@ mod supervisor;
 pub use actions::faults::FaultRefused;
 pub use cloud::{LocalCloud, StartError};
 pub use config::{CloudSources, LocalCloudConfig, VSwitchConfig, ZoneConfig};
-pub use ledger::{Ledger, LedgerEntry};
+pub use ledger::{Ledger, LedgerEntry, LedgerPage};
 pub use logs::LogStoreError;
 pub use nas::{FileSystem, NasError};
 pub use paper::{PaperCloud, PaperGroup};

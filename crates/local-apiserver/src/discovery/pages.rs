@@ -85,6 +85,16 @@ fn health(path: &str, query: &Query) -> Response<ResponseBody> {
     body::text(200, text)
 }
 
+/// As Go calls this machine.
+fn platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("linux/{architecture}")
+}
+
 /// `/version`.
 pub fn version() -> Value {
     json!({
@@ -92,7 +102,7 @@ pub fn version() -> Value {
         "emulationMajor": "1", "emulationMinor": "34",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "33",
         "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc", "platform": platform(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The control API below `/springtide/control/`: faults, users, network file systems, public addresses.
+//! The control API below `/springtide/control/`: faults, users, network file systems, public addresses, the ledger.
 //!
 //! It takes the local token as `Authorization: Bearer …` and nothing else; without one in the configuration it is
 //! closed. Bodies and answers are JSON; a refusal has the envelope of all others and changes nothing.
@@ -6,6 +6,7 @@
 use super::refusal::Refusal;
 use super::{Answer, Gateway, json};
 use crate::actions::eips;
+use crate::ledger::LedgerPage;
 use crate::nas;
 use crate::ram::Policy;
 use crate::state::faults::{FaultOrder, FaultRecord};
@@ -21,6 +22,8 @@ pub(super) const PREFIX: &str = "/springtide/control/";
 /// Largest body: a policy is a few hundred bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 const DEFAULT_SESSION_SECONDS: i64 = 3_600;
+/// Most lines of the ledger in one answer.
+const MAX_LEDGER_LINES: usize = 10_000;
 /// Most public addresses that nobody uses.
 const MAX_EIPS: usize = 1_000;
 
@@ -89,6 +92,7 @@ impl Gateway {
             Some("users") => self.users(&head.method, &parts[1..], &body),
             Some("file-systems") => self.file_systems(&head.method, &parts[1..], &body).await,
             Some("eips") => self.eips(&head.method, &parts[1..], &body),
+            Some("ledger") => self.ledger(&head.method, &parts[1..]).await,
             _ => Err(nothing_at(&head.method, path)),
         }?;
         // What was answered has survived.
@@ -253,6 +257,17 @@ impl Gateway {
             },
             _ => Err(nothing_at(method, "eips")),
         }
+    }
+}
+
+impl Gateway {
+    async fn ledger(&self, method: &Method, parts: &[&str]) -> Result<Value, Refusal> {
+        let (&Method::GET, []) = (method, parts) else {
+            return Err(nothing_at(method, "ledger"));
+        };
+        let page = LedgerPage::of(self.shared.ledger().await?, MAX_LEDGER_LINES);
+        serde_json::to_value(page)
+            .map_err(|error| Refusal::internal(format!("The ledger cannot be written: {error}.")))
     }
 }
 

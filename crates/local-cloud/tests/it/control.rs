@@ -156,3 +156,39 @@ async fn a_public_address_can_be_made_first_and_given_to_a_group() {
         200
     );
 }
+
+#[tokio::test]
+async fn the_ledger_tells_what_everything_has_cost_and_what_goes_on_costing() {
+    let test = start().await;
+    let (status, empty) = control(&test, "GET", "ledger", Value::Null).await;
+    assert_eq!(
+        (status, &empty["total"], &empty["entries"]),
+        (200, &json!(0), &json!([]))
+    );
+    let ended = test.create(&request("ended")).await;
+    let id = test.create(&request("running")).await;
+    for id in [&ended, &id] {
+        test.until(id, cloud_api::model::GroupStatus::Running).await;
+    }
+    let delete = cloud_api::model::manage::DeleteContainerGroupRequest {
+        container_group_id: ended.clone(),
+        ..Default::default()
+    };
+    test.client.call(&delete).await.unwrap();
+    test.until_gone(&ended).await;
+    let (_, page) = control(&test, "GET", "ledger", Value::Null).await;
+    assert_eq!((&page["groups"], &page["running"]), (&json!(2), &json!(1)));
+    assert_eq!(page["perSecond"], 122_520);
+    let entries = page["entries"].as_array().unwrap();
+    let of = |id: &str| entries.iter().find(|entry| entry["groupId"] == id).unwrap();
+    assert!(of(&ended)["until"].is_string() && of(&id)["until"].is_null());
+    let amount = |entry: &Value| entry["amount"].as_u64().unwrap();
+    let sum: u64 = entries.iter().map(amount).sum();
+    assert_eq!(page["total"], sum);
+    for entry in entries {
+        let seconds = entry["seconds"].as_u64().unwrap();
+        assert_eq!(amount(entry), 122_520 * seconds);
+    }
+    let (status, _) = control(&test, "DELETE", "ledger", Value::Null).await;
+    assert_eq!(status, 404);
+}

@@ -62,6 +62,27 @@ fn groups_are_listed_changed_and_compared_with_the_pods() {
             "team=shop",
         ],
     );
+    let cost = |by: &str| read(&cloud(&cluster, &["cost", "--by", by, "-o", "json"]));
+    let by_group = wait_for("a second has been charged", 30, || {
+        let cost = cost("group");
+        if cost["seconds"].as_u64() > Some(0) {
+            Ok(cost)
+        } else {
+            Err(cost.to_string())
+        }
+    });
+    assert_eq!(
+        (&by_group["running"], &by_group["rows"][0]["name"]),
+        (&json!(1), &json!(id))
+    );
+    // Nothing was asked for, so it has 2 vCPU and 4 GiB.
+    assert_eq!(by_group["perHour"], "0.441072000");
+    assert_eq!(cost("namespace")["rows"][0]["name"], "default");
+    let table = cloud(&cluster, &["cost", "--by", "zone"]);
+    assert!(
+        table.starts_with("ZONE") && table.contains("\ntotal"),
+        "{table}"
+    );
     wait_for("the update is carried out", 30, || {
         let groups = read(&cloud(&cluster, &["groups", "-o", "json"]));
         let group = &groups[0];

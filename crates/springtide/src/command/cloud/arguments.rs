@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::{CloudPlaceArguments, ClusterArguments, Output, parse_duration};
 
@@ -35,6 +35,15 @@ pub enum CloudCommand {
         #[arg(short, long, default_value = "text")]
         output: Output,
     },
+    /// What container groups have cost so far, to the last unit, and what an hour costs as things are now.
+    Cost {
+        /// What each row is.
+        #[arg(long, default_value = "group")]
+        by: CostBy,
+        /// `text` or `json`.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
     /// Let things go wrong on purpose.
     #[command(subcommand)]
     Fault(FaultCommand),
@@ -50,6 +59,28 @@ pub enum CloudCommand {
     /// The log service: logstores, queries, and devices that write.
     #[command(subcommand)]
     Logs(LogsCommand),
+}
+
+/// How costs are added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CostBy {
+    /// Not at all.
+    Group,
+    /// By the namespace of their pods.
+    Namespace,
+    /// By the zone they ran in.
+    Zone,
+}
+
+impl CostBy {
+    /// The flag's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Namespace => "namespace",
+            Self::Zone => "zone",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

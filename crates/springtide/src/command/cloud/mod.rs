@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod control;
+mod cost;
 mod faults;
 mod groups;
 mod logs;
@@ -46,6 +47,9 @@ pub async fn run(arguments: CloudArguments) -> anyhow::Result<ExitCode> {
         CloudCommand::Orphans { delete, output, .. } => {
             let place = orphans::Place::local(&data_dir, &status).await?;
             orphans::run(&place, delete, output).await?;
+        }
+        CloudCommand::Cost { by, output } => {
+            cost::run(&Control::new(&status.cloud)?, by, output).await?;
         }
         CloudCommand::Fault(command) => faults::run(&Control::new(&status.cloud)?, command).await?,
         CloudCommand::User(command) => user(&Control::new(&status.cloud)?, command).await?,
