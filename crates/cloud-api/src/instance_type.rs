@@ -131,7 +131,7 @@ pub fn has_gpus(name: &str) -> bool {
             let rest = rest.strip_prefix(*beginning);
             rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
         };
-        GPU_FAMILIES.iter().any(|beginning| generation(&beginning))
+        GPU_FAMILIES.iter().any(generation)
     })
 }
 
