@@ -345,7 +345,8 @@ mod tests {
     /// Wishes between the rows: region, wish, what is billed.
     #[test]
     fn wishes_between_the_rows_go_up_to_the_next_one() {
-        let cases: [(bool, (f64, f64), (f64, f64)); 20] = [
+        type Pair = (f64, f64);
+        let cases: [(bool, Pair, Pair); 20] = [
             // The sum of limits of ordinary pods.
             (false, (0.25, 0.75), (0.25, 1.0)),
             (false, (0.25, 1.5), (0.5, 2.0)),
