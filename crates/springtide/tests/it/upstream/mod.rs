@@ -3,6 +3,7 @@
 
 mod elastic;
 mod life;
+mod metrics;
 mod outages;
 mod sessions;
 
