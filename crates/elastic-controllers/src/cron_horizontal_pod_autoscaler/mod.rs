@@ -4,6 +4,7 @@
 //! the objects' status only; a pass claims a run there before it acts, so a restart or a second replica changes nothing.
 
 mod alarms;
+mod config;
 mod counts;
 mod memory;
 mod pass;
@@ -17,9 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elastic_core::CronHorizontalPodAutoscaler;
-use elastic_core::cron::time_zone;
-use elastic_core::cron_horizontal_pod_autoscaler::DEFAULT_TIME_ZONE;
-use futures::StreamExt;
+use elastic_core::cron_horizontal_pod_autoscaler::{Run, give_back};
+use futures::{StreamExt, stream};
 use jiff::{Span, Timestamp};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -28,68 +28,15 @@ use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub use config::CronHorizontalPodAutoscalerConfig;
 pub use counts::JobCounts;
 
-use crate::clock::{Clock, SystemClock};
 use alarms::Alarms;
 use memory::Memory;
 use pass::{Ended, Pass};
 use report::Reporter;
 use rush::Rush;
 use target::Targets;
-
-/// How the controller behaves.
-#[derive(Clone, Debug)]
-pub struct CronHorizontalPodAutoscalerConfig {
-    /// Tells the time.
-    pub clock: Arc<dyn Clock>,
-    /// IANA zone of schedules that name none.
-    pub default_time_zone: String,
-    /// Wait between two tries of a run.
-    pub retry_interval: Duration,
-    /// A run that has failed for longer is given up.
-    pub retry_window: Duration,
-    /// Longest time one run may take; shorter than its claim lasts.
-    pub run_timeout: Duration,
-    /// Objects that are worked on at the same time.
-    pub passes_most: usize,
-    /// How the jobs stand is counted here.
-    pub counts: Arc<JobCounts>,
-}
-
-impl Default for CronHorizontalPodAutoscalerConfig {
-    fn default() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            default_time_zone: DEFAULT_TIME_ZONE.to_owned(),
-            retry_interval: Duration::from_secs(3),
-            retry_window: Duration::from_secs(10),
-            run_timeout: Duration::from_secs(20),
-            passes_most: 256,
-            counts: Arc::default(),
-        }
-    }
-}
-
-impl CronHorizontalPodAutoscalerConfig {
-    /// The same with the zone that `TZ` of the environment names; one that does not exist is told and not used.
-    #[must_use]
-    pub fn with_time_zone(mut self, name: Option<&str>) -> Self {
-        let name = name.map(|name| name.trim().trim_start_matches(':'));
-        let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return self;
-        };
-        match time_zone(name) {
-            Ok(_) => self.default_time_zone = name.to_owned(),
-            Err(error) => tracing::warn!(
-                %error,
-                used = self.default_time_zone,
-                "schedules without a time zone do not follow TZ"
-            ),
-        }
-        self
-    }
-}
 
 /// Longest wait after failures of a pass.
 const RETRY_MOST_SECONDS: i64 = 60;
@@ -105,6 +52,8 @@ struct Context {
     holder: String,
     /// Objects that are worked on; the others wait in the order in which they came.
     places: Semaphore,
+    /// Objects of which a run that was claimed ahead is due: one write each, and they do not wait for the others.
+    places_of_due: Semaphore,
     rush: Rush,
 }
 
@@ -116,6 +65,7 @@ pub async fn run_cron_horizontal_pod_autoscaler(
 ) {
     let context = Arc::new(Context {
         places: Semaphore::new(config.passes_most),
+        places_of_due: Semaphore::new(config.passes_most),
         rush: Rush::new(),
         config,
         targets: Targets::new(client.clone()),
@@ -356,7 +306,13 @@ impl Control {
     }
 
     async fn stop(mut self) {
-        let finished = async { while self.passes.join_next().await.is_some() {} };
+        let finished = async {
+            while let Some(ended) = self.passes.join_next_with_id().await {
+                if let Ok((id, passed)) = ended {
+                    self.ended(id, passed);
+                }
+            }
+        };
         // A run that is cut off stays claimed and is taken over by whoever comes next.
         if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
             self.passes.shutdown().await;
@@ -364,27 +320,33 @@ impl Control {
         for entry in self.entries.values() {
             self.context.config.counts.remove(&entry.object);
         }
+        let unused = self.entries.values();
+        let unused = unused.filter_map(|entry| Some((&entry.object, entry.memory.ahead()?)));
+        let given_back = stream::iter(unused)
+            .for_each_concurrent(self.context.config.passes_most, |(object, run)| {
+                self.give_back(object, run)
+            });
+        if tokio::time::timeout(STOP_TIMEOUT, given_back)
+            .await
+            .is_err()
+        {
+            tracing::info!("claims that could not be given back in time end by themselves");
+        }
+    }
+
+    /// Somebody else may do a run that this replica has claimed ahead.
+    async fn give_back(&self, object: &CronHorizontalPodAutoscaler, run: &Run) {
+        let mut status = object.status.clone().unwrap_or_default();
+        if !give_back(&mut status, run, &self.context.holder) {
+            return;
+        }
+        let (reporter, mut versions) = (&self.context.reporter, Vec::new());
+        if let Err(error) = reporter.write(object, status, &mut versions).await {
+            tracing::debug!(%error, name = object.name_any(), "a claim ends by itself, it could not be given back");
+        }
     }
 }
 
 fn key(object: &CronHorizontalPodAutoscaler) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_zone_comes_from_the_environment_when_it_exists() {
-        let zone = |name| {
-            let config = CronHorizontalPodAutoscalerConfig::default();
-            config.with_time_zone(name).default_time_zone
-        };
-        assert_eq!(zone(Some("Asia/Shanghai")), "Asia/Shanghai");
-        assert_eq!(zone(Some(":Europe/Berlin")), "Europe/Berlin");
-        assert_eq!(zone(Some("")), "UTC");
-        assert_eq!(zone(Some("CST-8")), "UTC");
-        assert_eq!(zone(None), "UTC");
-    }
 }

@@ -12,11 +12,12 @@ use elastic_core::cron_horizontal_pod_autoscaler::{
 use elastic_core::events::EventKind;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Context;
 use super::memory::Memory;
 use super::report::Written;
+use super::rush::Running;
 use super::target::{Scaled, TargetError};
 
 /// Steps of one pass; what is left then is done in the next one.
@@ -42,6 +43,8 @@ pub(super) struct Pass<'c> {
     pub(super) versions: Vec<String>,
     pub(super) memory: Memory,
     place: Option<SemaphorePermit<'c>>,
+    /// While a run that is due now has not written its target.
+    running: Option<Running<'c>>,
 }
 
 /// What follows a step.
@@ -60,6 +63,7 @@ impl<'c> Pass<'c> {
             versions: Vec::new(),
             memory,
             place: None,
+            running: None,
         }
     }
 
@@ -67,11 +71,23 @@ impl<'c> Pass<'c> {
         &mut self,
         mut object: Arc<CronHorizontalPodAutoscaler>,
     ) -> Result<Ended, kube::Error> {
-        self.take_turn().await;
+        let now = self.context.config.clock.now();
+        if self.memory.ahead().is_some_and(|run| run.scheduled <= now) {
+            self.running = Some(self.context.rush.enter());
+            self.take_turn(&self.context.places_of_due).await;
+        } else {
+            self.take_turn(&self.context.places).await;
+        }
         for _ in 0..STEPS_MOST {
             let now = self.context.config.clock.now();
             let status = object.status.clone().unwrap_or_default();
             let plan = self.plan(&object, &status, now);
+            if !matches!(plan.activity, Some(Activity::Scale(_))) {
+                self.running = None;
+            }
+            if matches!(plan.activity, Some(Activity::Prepare(_))) {
+                self.context.rush.let_pass().await;
+            }
             if plan.status != status {
                 match self.write(&object, plan.status).await? {
                     Written::Done(written) => object = written,
@@ -134,10 +150,10 @@ impl<'c> Pass<'c> {
     }
 
     /// Goes to the end of those who wait for a place.
-    async fn take_turn(&mut self) {
+    async fn take_turn(&mut self, places: &'c Semaphore) {
         self.place = None;
-        // The semaphore is never closed.
-        self.place = self.context.places.acquire().await.ok();
+        // The semaphores are never closed.
+        self.place = places.acquire().await.ok();
     }
 
     async fn write(
@@ -205,9 +221,11 @@ impl<'c> Pass<'c> {
         run: &Run,
     ) -> Result<Next, kube::Error> {
         let prepared = self.memory.begin(run);
-        let outcome = with_retries(self.context, &object, run.size, prepared).await;
+        let running = self.running.take();
+        let running = running.unwrap_or_else(|| self.context.rush.enter());
+        let outcome = with_retries(self.context, &object, run.size, prepared, running).await;
         // Many runs may be due in the same second: others scale before this one tells what it did.
-        self.take_turn().await;
+        self.take_turn(&self.context.places).await;
         self.context.rush.let_pass().await;
         let change = |status: &mut _, now| record(status, run, &outcome, now).into_iter().collect();
         self.settle(object, change).await
@@ -325,8 +343,9 @@ async fn with_retries(
     object: &CronHorizontalPodAutoscaler,
     size: i32,
     prepared: Option<Scaled>,
+    running: Running<'_>,
 ) -> Outcome {
-    let mut running = Some(context.rush.enter());
+    let mut running = Some(running);
     let (config, target) = (&context.config, &object.spec.scale_target_ref);
     let namespace = object.namespace().unwrap_or_default();
     let started = tokio::time::Instant::now();

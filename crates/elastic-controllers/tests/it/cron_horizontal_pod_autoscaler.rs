@@ -412,9 +412,16 @@ async fn a_run_is_claimed_ahead_by_one_of_two_replicas_and_scales_at_its_moment(
         "{message}"
     );
     assert_eq!(scene.replicas().await, 5);
-    // Paused after the claim: the claim is given back and nothing runs.
+    // Who stops gives its claim back, so that the next one need not wait for its end.
     scene.clock.set("2026-11-20T01:59:56Z");
-    claimed(1).await;
+    let claim = claimed(1).await;
+    scene.stop_controllers();
+    let look = async || scene.status().await["conditions"][1]["pending"].clone();
+    eventually("given back", look, |pending| pending.is_null()).await;
+    scene.start_controller();
+    let again = claimed(1).await;
+    assert_ne!(again["holder"], claim["holder"]);
+    // Paused after the claim: nothing runs.
     let pause = Patch::Merge(json!({"spec": {"suspend": true}}));
     let params = PatchParams::default();
     scene.objects.patch("tide", &params, &pause).await.unwrap();

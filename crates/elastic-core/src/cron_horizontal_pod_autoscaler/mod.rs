@@ -18,7 +18,7 @@ mod upcoming;
 pub use crd::custom_resource_definition;
 pub use floor::{FloorStep, TargetSize, hold, release};
 pub use job::{CompiledJob, Exclusions, JobError, Schedules, compile_exclusions};
-pub use outcome::{Outcome, floor_failed, floor_held, floor_released, record};
+pub use outcome::{Outcome, floor_failed, floor_held, floor_released, give_back, record};
 pub use plan::{Activity, EventText, Plan, Run, Situation, plan};
 pub use target::{
     HPA_KIND, HpaSize, HpaStep, decide_hpa, group_of, restored_message, retries_exhausted,

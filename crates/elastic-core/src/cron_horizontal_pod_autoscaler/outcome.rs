@@ -62,6 +62,20 @@ pub fn record(
     Some(settle(condition, outcome, now))
 }
 
+/// Gives a run that `holder` claimed ahead and will not begin back, so that nobody waits for the claim to end. False: it is
+/// not its claim any more.
+pub fn give_back(status: &mut CronHorizontalPodAutoscalerStatus, run: &Run, holder: &str) -> bool {
+    let is_it = |condition: &&mut JobCondition| {
+        let pending = condition.pending.as_ref();
+        condition.job_id == run.job_id
+            && pending.is_some_and(|pending| {
+                pending.holder == holder && pending.schedule_time.0 == run.scheduled
+            })
+    };
+    let found = status.conditions.iter_mut().find(is_it);
+    found.is_some_and(|condition| condition.pending.take().is_some())
+}
+
 /// Windows that opened are held now.
 pub fn floor_held(
     status: &mut CronHorizontalPodAutoscalerStatus,

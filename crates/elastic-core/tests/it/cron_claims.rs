@@ -2,7 +2,7 @@
 //! of them.
 
 use elastic_core::cron_horizontal_pod_autoscaler::{
-    Activity, CronHorizontalPodAutoscalerStatus, Run, Schedules, Situation, upcoming,
+    Activity, CronHorizontalPodAutoscalerStatus, Run, Schedules, Situation, give_back, upcoming,
 };
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
@@ -66,6 +66,18 @@ fn a_claim_made_ahead_is_left_to_its_holder_and_taken_over_from_the_dead() {
     let other = world.plan_as("b");
     assert_eq!(other.activity, run.map(Activity::Scale));
     assert_ne!(other.status, world.status);
+}
+
+#[test]
+fn a_claim_that_is_given_back_is_taken_at_once_by_another() {
+    let mut world = World::new(tide(), AHEAD);
+    let run = world.ahead.take().unwrap();
+    assert!(!give_back(&mut world.status, &run, "b"), "not its own");
+    assert!(give_back(&mut world.status, &run, "a"));
+    assert!(!give_back(&mut world.status, &run, "a"));
+    world.now = at("2026-11-20T13:59:58Z");
+    let other = world.plan_as("b");
+    assert_eq!(other.activity, Some(Activity::Prepare(run)));
 }
 
 #[test]

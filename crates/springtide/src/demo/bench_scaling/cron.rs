@@ -69,58 +69,7 @@ impl World {
             .await?;
         let burst = self.fire(&names[..BURST], 3, |_| 0).await?;
         self.stop(controller).await?;
-        let between = "10,000 CronHPA jobs between runs, server included, of a core";
-        Ok(vec![
-            measured(between, "%", 1.0, percent),
-            measured(
-                "20 jobs due a second: /scale written, median",
-                "ms",
-                100.0,
-                spread.at(0.5),
-            ),
-            measured(
-                "20 jobs due a second: /scale written, 99 %",
-                "ms",
-                100.0,
-                spread.at(0.99),
-            ),
-            measured(
-                "20 jobs due a second: /scale written, last",
-                "ms",
-                100.0,
-                spread.at(1.0),
-            ),
-            measured(
-                "20 jobs due a second: CPU for one",
-                "ms",
-                NO_LIMIT,
-                spread.cpu,
-            ),
-            measured(
-                "1,000 jobs due at once: /scale written, median",
-                "ms",
-                NO_LIMIT,
-                burst.at(0.5),
-            ),
-            measured(
-                "1,000 jobs due at once: /scale written, 99 %",
-                "ms",
-                NO_LIMIT,
-                burst.at(0.99),
-            ),
-            measured(
-                "1,000 jobs due at once: /scale written, last",
-                "ms",
-                NO_LIMIT,
-                burst.at(1.0),
-            ),
-            measured(
-                "1,000 jobs due at once: CPU for one",
-                "ms",
-                NO_LIMIT,
-                burst.cpu,
-            ),
-        ])
+        Ok(rows(percent, &spread, &burst))
     }
 
     fn schedules(&self) -> Api<CronHorizontalPodAutoscaler> {
@@ -239,6 +188,32 @@ impl Late {
         let place = (self.millis.len() as f64 * share).ceil() as usize;
         self.millis[place.clamp(1, self.millis.len()) - 1]
     }
+}
+
+fn rows(percent: f64, spread: &Late, burst: &Late) -> Vec<Measured> {
+    let between = "10,000 CronHPA jobs between runs, server included, of a core";
+    let limited = |name, share| measured(name, "ms", 100.0, spread.at(share));
+    let shown = |name, value| measured(name, "ms", NO_LIMIT, value);
+    vec![
+        measured(between, "%", 1.0, percent),
+        limited("20 jobs due a second: /scale written, median", 0.5),
+        limited("20 jobs due a second: /scale written, 99 %", 0.99),
+        limited("20 jobs due a second: /scale written, last", 1.0),
+        shown("20 jobs due a second: CPU for one", spread.cpu),
+        shown(
+            "1,000 jobs due at once: /scale written, median",
+            burst.at(0.5),
+        ),
+        shown(
+            "1,000 jobs due at once: /scale written, 99 %",
+            burst.at(0.99),
+        ),
+        shown(
+            "1,000 jobs due at once: /scale written, last",
+            burst.at(1.0),
+        ),
+        shown("1,000 jobs due at once: CPU for one", burst.cpu),
+    ]
 }
 
 fn job(schedule: &str, size: u32) -> Value {
