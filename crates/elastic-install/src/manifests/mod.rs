@@ -1,5 +1,6 @@
 //! What the add-on consists of, as data: the one source of `addon install`, of the printed manifests and of the chart.
 
+pub mod older;
 mod rights;
 
 use std::collections::BTreeMap;
@@ -130,23 +131,6 @@ pub fn objects(options: &Options) -> Vec<Value> {
 /// Objects that users edit; they are made once and then left alone.
 pub fn is_users(object: &Value) -> bool {
     object["kind"] == "ConfigMap" && object["metadata"]["name"] == PROFILE
-}
-
-/// Takes the rules out of a definition, for servers that have never heard of them and would refuse it whole. What the rules
-/// refuse elsewhere is then stored, and reported by the controllers. Tells whether there were any.
-pub fn remove_rules(object: &mut Value) -> bool {
-    match object {
-        Value::Object(members) => {
-            let had = members.remove("x-kubernetes-validations").is_some();
-            members
-                .values_mut()
-                .fold(had, |had, member| remove_rules(member) | had)
-        }
-        Value::Array(items) => items
-            .iter_mut()
-            .fold(false, |had, item| remove_rules(item) | had),
-        _ => false,
-    }
 }
 
 /// All objects as one YAML stream.
@@ -354,23 +338,6 @@ fn container(options: &Options) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn without_rules_a_definition_keeps_everything_else() {
-        let mut all = objects(&Options::default());
-        let reduced: Vec<bool> = all.iter_mut().map(remove_rules).collect();
-        assert!(
-            reduced.iter().any(|reduced| *reduced),
-            "some of our kinds have rules"
-        );
-        let text = json!(all).to_string();
-        assert!(!text.contains("x-kubernetes-validations"));
-        assert!(text.contains("x-kubernetes-preserve-unknown-fields"));
-        assert!(
-            !all.iter_mut().any(remove_rules),
-            "they are gone the first time"
-        );
-    }
 
     #[test]
     fn the_controller_is_confined_and_two_replicas_are_kept_apart() {

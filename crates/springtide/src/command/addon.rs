@@ -1,9 +1,11 @@
 //! `springtide addon`: installs, shows and removes the elastic parts on any cluster.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use elastic_install::manifests::older::{self, Fit};
 use elastic_install::manifests::{self, Mode, Options};
 use elastic_install::names::{ADDON, CREDENTIALS, NAMESPACE, VERSION};
 use elastic_install::uninstall::{Abandon, UninstallOptions, uninstall};
@@ -21,8 +23,6 @@ use crate::printer;
 
 /// The first version whose API has everything that is installed.
 const OLDEST_MINOR: u32 = 28;
-/// The first version whose definitions may have rules.
-const RULES_MINOR: u32 = 25;
 
 pub async fn run(arguments: AddonArguments) -> anyhow::Result<ExitCode> {
     let AddonArguments {
@@ -120,21 +120,24 @@ async fn install(
     if wanted.mode == Mode::InCluster && region.is_none_or(String::is_empty) {
         bail!("--region is missing; name the cloud's region, such as --region cn-hangzhou");
     }
-    let has_rules = minor.is_none_or(|minor| minor >= RULES_MINOR);
-    let mut is_reduced = false;
+    let mut told = BTreeSet::new();
     for mut object in manifests::objects(&wanted) {
-        if !has_rules {
-            is_reduced |= manifests::remove_rules(&mut object);
+        match older::fit(&mut object, minor.unwrap_or(u32::MAX)) {
+            Fit::Whole => {}
+            Fit::Reduced(note) => {
+                told.insert(note);
+            }
+            Fit::LeftOut(note) => {
+                told.insert(note);
+                continue;
+            }
         }
         let outcome = apply::apply(client, &object, dry_run).await?;
         let note = if dry_run { " (dry run)" } else { "" };
         printer::data(format!("{} {outcome}{note}", apply::title(&object)));
     }
-    if is_reduced {
-        printer::note(format!(
-            "this server is older than 1.{RULES_MINOR} and checks no rules of definitions: objects of our kinds that \
-             break one are stored, and reported on themselves"
-        ));
+    for note in told {
+        printer::note(note);
     }
     if dry_run {
         return Ok(());

@@ -2,10 +2,12 @@
 //! replicas of the built program between them. `cargo xtask upstream` builds what it needs.
 
 mod elastic;
+mod in_cluster;
 mod life;
 mod metrics;
 mod outages;
 mod sessions;
+mod top;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
