@@ -17,9 +17,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// A burst makes and drops a million small objects: this allocator is quicker at it and gives the memory back.
+/// A burst makes and drops a million small objects, and a few stay: this allocator puts those together at low addresses
+/// and gives the rest back soon. `.cargo/config.toml` says how soon.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// First argument that turns this program into the container shim.
 const SHIM: &str = "runtime-shim";

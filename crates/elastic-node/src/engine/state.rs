@@ -131,11 +131,11 @@ pub(crate) struct Notes {
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) pods: HashMap<String, PodRecord>,
-    pub(crate) groups: HashMap<String, GroupRecord>,
+    pub(crate) pods: BTreeMap<String, PodRecord>,
+    pub(crate) groups: BTreeMap<String, GroupRecord>,
     /// Ids of a pod's groups; there is rarely more than one.
-    by_uid: HashMap<String, Vec<String>>,
-    pub(crate) notes: HashMap<String, Notes>,
+    by_uid: BTreeMap<String, Vec<String>>,
+    pub(crate) notes: BTreeMap<String, Notes>,
     pub(crate) resting: Resting,
     pub(crate) listed: Option<Instant>,
     /// Every node that may hold pods of ours is being watched.
@@ -526,14 +526,10 @@ impl State {
     /// Copies what is known into fresh memory. What comes to rest was taken up in the midst of a burst's short-lived
     /// objects, and lying scattered among them it keeps their memory from being given back.
     pub(super) fn move_together(&mut self) {
-        self.pods = self.pods.clone();
-        self.pods.shrink_to_fit();
-        self.groups = self.groups.clone();
-        self.groups.shrink_to_fit();
-        self.by_uid = self.by_uid.clone();
-        self.by_uid.shrink_to_fit();
-        self.notes = self.notes.clone();
-        self.notes.shrink_to_fit();
+        self.pods = copied(&self.pods);
+        self.groups = copied(&self.groups);
+        self.by_uid = copied(&self.by_uid);
+        self.notes = copied(&self.notes);
         self.dirty.shrink_to_fit();
         self.open.shrink_to_fit();
         self.for_cloud.shrink_to_fit();
@@ -558,6 +554,12 @@ impl State {
         self.touch(uid);
         self.forget_if_gone(uid);
     }
+}
+
+/// A map that is built in order has full nodes, unlike a clone of one that grew.
+fn copied<V: Clone>(map: &BTreeMap<String, V>) -> BTreeMap<String, V> {
+    let pairs = map.iter().map(|(key, value)| (key.clone(), value.clone()));
+    pairs.collect()
 }
 
 fn view(id: &str, group: &GroupRecord, at: Instant) -> GroupView {
