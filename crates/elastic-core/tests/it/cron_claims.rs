@@ -2,7 +2,7 @@
 //! of them.
 
 use elastic_core::cron_horizontal_pod_autoscaler::{
-    Activity, CronHorizontalPodAutoscalerStatus, Run, Schedules, Situation, give_back, upcoming,
+    Activity, CronHorizontalPodAutoscalerStatus, Run, Schedules, give_back, upcoming,
 };
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
@@ -142,17 +142,7 @@ proptest! {
         });
         let world = World::new(json!({"jobs": named.collect::<Vec<_>>()}), "2026-11-20T02:00:00Z");
         let schedules = Schedules::read(&world.spec, "UTC");
-        let situation = Situation {
-            spec: &world.spec,
-            schedules: &schedules,
-            status: &world.status,
-            generation: None,
-            created: world.created,
-            now: world.now,
-            holder: "x",
-            ahead: None,
-            default_zone: "UTC",
-        };
+        let situation = world.situation(&schedules, "UTC");
         let mut many = upcoming(&situation, 100);
         many.truncate(count);
         prop_assert_eq!(upcoming(&situation, count), many);

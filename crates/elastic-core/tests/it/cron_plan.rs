@@ -53,21 +53,31 @@ impl World {
     pub fn plan_as(&mut self, holder: &str) -> Plan {
         let schedules = Schedules::read(&self.spec, "Asia/Shanghai");
         let situation = Situation {
+            holder,
+            ..self.situation(&schedules, "Asia/Shanghai")
+        };
+        let mut ids = self.ids;
+        let plan = plan(&situation, &mut || {
+            ids += 1;
+            format!("id-{ids}")
+        });
+        self.ids = ids;
+        plan
+    }
+
+    /// As somebody who holds nothing sees it.
+    pub fn situation<'a>(&'a self, schedules: &'a Schedules, zone: &'a str) -> Situation<'a> {
+        Situation {
             spec: &self.spec,
-            schedules: &schedules,
+            schedules,
             status: &self.status,
             generation: Some(1),
             created: self.created,
             now: self.now,
-            holder,
+            holder: "x",
             ahead: self.ahead.as_ref(),
-            default_zone: "Asia/Shanghai",
-        };
-        let ids = &mut self.ids;
-        plan(&situation, &mut || {
-            *ids += 1;
-            format!("id-{ids}")
-        })
+            default_zone: zone,
+        }
     }
 
     /// What a controller does at this moment; returns when it wants to be woken.
@@ -608,17 +618,7 @@ fn upcoming_runs_show_openings_and_ends() {
     ]});
     let world = World::new(spec, "2026-11-20T02:00:00Z");
     let schedules = Schedules::read(&world.spec, "Asia/Shanghai");
-    let situation = Situation {
-        spec: &world.spec,
-        schedules: &schedules,
-        status: &world.status,
-        generation: None,
-        created: world.created,
-        now: world.now,
-        holder: "x",
-        ahead: None,
-        default_zone: "Asia/Shanghai",
-    };
+    let situation = world.situation(&schedules, "Asia/Shanghai");
     let shown: Vec<_> = upcoming(&situation, 3)
         .into_iter()
         .map(|run| (run.local_time, run.target_size))
