@@ -211,20 +211,27 @@ async fn a_pod_that_no_unit_takes_waits_and_goes_when_one_does_or_the_policy_is_
     );
 
     scene.delete(&second.name_any()).await;
-    let name = third.name_any();
-    let placed = async || scene.pods.get(&name).await.unwrap();
-    let third = eventually("let go", placed, |pod| !gated(pod)).await;
-    assert_eq!(unit(&third).as_deref(), Some("eci"));
-    let affinity = third.spec.unwrap().affinity.unwrap().node_affinity.unwrap();
+    // Which one is older cannot be told when both were created in the same second.
+    let names = [third.name_any(), fourth.name_any()];
+    let both = async || {
+        let [one, other] = names.each_ref().map(|name| scene.pods.get(name));
+        [one.await.unwrap(), other.await.unwrap()]
+    };
+    let one_went = |pods: &[Pod; 2]| pods.iter().any(|pod| !gated(pod));
+    let mut pods = eventually("let go", both, one_went).await;
+    pods.sort_by_key(gated);
+    let [gone, waiting] = pods;
+    assert!(gated(&waiting));
+    assert_eq!(unit(&gone).as_deref(), Some("eci"));
+    let affinity = gone.spec.unwrap().affinity.unwrap().node_affinity.unwrap();
     let terms = affinity
         .required_during_scheduling_ignored_during_execution
         .unwrap();
     assert_eq!(terms.node_selector_terms.len(), 1);
-    assert!(gated(&scene.pods.get(&fourth.name_any()).await.unwrap()));
 
     let api = api_of(&scene.client, &example("resource-policy.yaml"));
     api.delete("shop", &DeleteParams::default()).await.unwrap();
-    let name = fourth.name_any();
+    let name = waiting.name_any();
     let free = async || scene.pods.get(&name).await.unwrap();
     eventually("free", free, |pod| !gated(pod)).await;
 }
