@@ -112,14 +112,14 @@ impl PodWorker {
         }
     }
 
-    /// Finds what an earlier run of this program left; a sandbox whose shim died is removed and made anew.
+    /// Finds what an earlier run of this program left. A sandbox whose shim died is removed when it is made anew.
     async fn adopt(&mut self) {
         let Ok(status) = self.shared.runtime.sandbox_status(&self.sandbox).await else {
             return;
         };
         if status.state == SandboxState::Ready {
             self.observed.sandbox_ready = true;
-            self.observed.ip = status.labels.get("ip").and_then(|ip| ip.parse().ok());
+            self.observed.ip = setup::address_of(&status);
             let pod = self.pod.borrow().clone();
             if let Some(pod) = pod
                 && let Err(error) = setup::prepare_inputs(self, &pod).await
@@ -130,8 +130,6 @@ impl PodWorker {
                     "volumes of an adopted pod were not refreshed"
                 );
             }
-        } else {
-            let _ = self.shared.runtime.remove_sandbox(&self.sandbox).await;
         }
     }
 
@@ -269,6 +267,7 @@ impl PodWorker {
                 None
             }
             Err(message) => {
+                tracing::warn!(pod = self.uid, what, message, "a step of a pod failed");
                 self.shared
                     .events
                     .warning(pod, "Failed", format!("Error: {message}"));

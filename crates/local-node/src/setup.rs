@@ -1,6 +1,7 @@
 //! Making a pod's surroundings and starting its containers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use local_runtime::image::Credentials;
+use local_runtime::{SandboxState, SandboxStatus};
 
 use crate::containers;
 use crate::environment::{self, Facts, References};
@@ -35,6 +37,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Address, network, volumes and sandbox; every step finds what an earlier attempt left.
 pub(crate) async fn ensure_sandbox(worker: &mut PodWorker, pod: &Arc<Pod>) -> Result<(), String> {
+    remove_dead_sandbox(worker).await?;
     let ip = match worker.observed.ip {
         Some(ip) => ip,
         None => {
@@ -68,6 +71,30 @@ pub(crate) async fn ensure_sandbox(worker: &mut PodWorker, pod: &Arc<Pod>) -> Re
         .create_sandbox(spec)
         .await
         .map_err(|error| chain(&error))
+}
+
+/// Removes a sandbox whose shim has died, as one does that was being started when this program was killed, with its
+/// network, which has an address already. Tried before each attempt to make it anew, because what the dead one left may
+/// not let itself be removed at once.
+async fn remove_dead_sandbox(worker: &PodWorker) -> Result<(), String> {
+    let (shared, sandbox) = (&worker.shared, &worker.sandbox);
+    let Ok(status) = shared.runtime.sandbox_status(sandbox).await else {
+        return Ok(());
+    };
+    if status.state == SandboxState::Ready {
+        return Ok(());
+    }
+    let detached = shared.network.detach(sandbox).await;
+    detached.map_err(|error| chain(&error))?;
+    let removed = shared.runtime.remove_sandbox(sandbox).await;
+    removed.map_err(|error| chain(&error))?;
+    shared.release_address(address_of(&status));
+    Ok(())
+}
+
+/// The address that a sandbox was made with.
+pub(crate) fn address_of(sandbox: &SandboxStatus) -> Option<Ipv4Addr> {
+    sandbox.labels.get("ip").and_then(|ip| ip.parse().ok())
 }
 
 /// Fetches what the pod refers to and makes or refreshes its volumes.

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use kubelet_api::{ClusterReviewer, KubeletServer};
-use local_network::{AddressPool, ClusterNetwork};
-use local_runtime::{ResourceLimits, Runtime};
+use local_network::{AddressPool, ClusterNetwork, NetworkError};
+use local_runtime::{ResourceLimits, Runtime, SandboxStatus};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::config::WorkerConfig;
 use crate::events::EventSink;
 use crate::node_object::{self, SystemFacts};
 use crate::pod_worker::PodWorker;
+use crate::setup;
 use crate::termination;
 
 /// Why a worker did not start.
@@ -119,6 +120,21 @@ impl Shared {
     }
 }
 
+/// Networks that were made for pods of this worker by a program that was killed before it made their sandboxes.
+async fn detach_abandoned(
+    network: &ClusterNetwork,
+    pool: &AddressPool,
+    sandboxes: &[SandboxStatus],
+) -> Result<(), NetworkError> {
+    let has_sandbox = |name: &str| sandboxes.iter().any(|sandbox| sandbox.id == name);
+    for pod in network.attached().await? {
+        if pool.contains(pod.ip) && !has_sandbox(&pod.name) {
+            network.detach(&pod.name).await?;
+        }
+    }
+    Ok(())
+}
+
 /// A running worker.
 pub struct Worker {
     tasks: JoinSet<()>,
@@ -144,11 +160,15 @@ impl Worker {
                 cidr: config.pod_cidr.clone(),
                 source,
             })?;
-        for sandbox in runtime.sandboxes().await {
-            if let Some(ip) = sandbox.labels.get("ip").and_then(|ip| ip.parse().ok()) {
-                pool.reserve(ip);
-            }
+        let sandboxes = runtime.sandboxes().await;
+        for ip in sandboxes.iter().filter_map(setup::address_of) {
+            pool.reserve(ip);
         }
+        let detached = detach_abandoned(&network, &pool, &sandboxes).await;
+        detached.map_err(|source| WorkerError::Network {
+            node: node.clone(),
+            source,
+        })?;
         network
             .add_address(config.address)
             .await
@@ -352,6 +372,6 @@ async fn forget_unlisted(shared: &Arc<Shared>, listed: &[String]) {
         {
             tracing::warn!(failure, "leftover was not removed");
         }
-        shared.release_address(sandbox.labels.get("ip").and_then(|ip| ip.parse().ok()));
+        shared.release_address(setup::address_of(&sandbox));
     }
 }

@@ -134,6 +134,39 @@ fn a_burst_survives_the_death_of_the_process() {
     cluster.down();
 }
 
+#[test]
+fn a_pod_whose_shim_died_with_the_program_comes_back() {
+    let mut cluster = TestCluster::start(&["--workers", "1"]);
+    cluster.build_sample();
+    let [deployment, _] = manifests();
+    cluster.apply(&deployment);
+    cluster.wait_for_value(&["deployment", "shop"], "/status/readyReplicas", &json!(1));
+    cluster.kill();
+    assert_eq!(kill_shims(&cluster), 1);
+    cluster.up();
+    cluster.kubectl(&["scale", "deployment/shop", "--replicas=2"]);
+    cluster.wait_for_value(&["deployment", "shop"], "/status/readyReplicas", &json!(2));
+    cluster.down();
+}
+
+/// Ends the shims of a cluster's sandboxes: this program, too, with their folders in the cluster's among its arguments.
+fn kill_shims(cluster: &TestCluster) -> usize {
+    let folder = cluster.data_dir().display().to_string();
+    let is_shim = |process: &String| {
+        let arguments = std::fs::read_to_string(format!("/proc/{process}/cmdline"));
+        let arguments = arguments.unwrap_or_default();
+        arguments.contains("runtime-shim") && arguments.contains(&folder)
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let processes = processes.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let shims: Vec<String> = processes.filter(is_shim).collect();
+    for shim in &shims {
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args(["-9", shim]).status().unwrap().success());
+    }
+    shims.len()
+}
+
 fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
     conditions
