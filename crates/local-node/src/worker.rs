@@ -120,6 +120,30 @@ impl Shared {
     }
 }
 
+/// The worker's addresses; those of sandboxes that an earlier life of this program left are taken.
+async fn address_pool(
+    config: &WorkerConfig,
+    runtime: &Runtime,
+    network: &ClusterNetwork,
+) -> Result<AddressPool, WorkerError> {
+    let unusable = |source| WorkerError::PodCidr {
+        node: config.name.clone(),
+        cidr: config.pod_cidr.clone(),
+        source,
+    };
+    let mut pool = AddressPool::new(&config.pod_cidr).map_err(unusable)?;
+    let sandboxes = runtime.sandboxes().await;
+    for ip in sandboxes.iter().filter_map(setup::address_of) {
+        pool.reserve(ip);
+    }
+    let detached = detach_abandoned(network, &pool, &sandboxes).await;
+    detached.map_err(|source| WorkerError::Network {
+        node: config.name.clone(),
+        source,
+    })?;
+    Ok(pool)
+}
+
 /// Networks that were made for pods of this worker by a program that was killed before it made their sandboxes.
 async fn detach_abandoned(
     network: &ClusterNetwork,
@@ -154,21 +178,7 @@ impl Worker {
         shutdown: CancellationToken,
     ) -> Result<Self, WorkerError> {
         let node = config.name.clone();
-        let mut pool =
-            AddressPool::new(&config.pod_cidr).map_err(|source| WorkerError::PodCidr {
-                node: node.clone(),
-                cidr: config.pod_cidr.clone(),
-                source,
-            })?;
-        let sandboxes = runtime.sandboxes().await;
-        for ip in sandboxes.iter().filter_map(setup::address_of) {
-            pool.reserve(ip);
-        }
-        let detached = detach_abandoned(&network, &pool, &sandboxes).await;
-        detached.map_err(|source| WorkerError::Network {
-            node: node.clone(),
-            source,
-        })?;
+        let pool = address_pool(&config, &runtime, &network).await?;
         network
             .add_address(config.address)
             .await
