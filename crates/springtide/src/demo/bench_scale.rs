@@ -6,28 +6,22 @@
 
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use cloud_api::Credentials;
 use elastic_core::names::PROVIDER_TAINT_KEY;
 use futures::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
-use local_cloud::backend::{SimulatedBackend, StartDelay};
-use local_cloud::{CloudSources, LocalCloud, LocalCloudConfig, VSwitchConfig};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::command::client_from;
 use crate::demo::bench::{Measured, millis, print_table};
-use crate::demo::bench_virtual_node::{NODE, ZONE, start_virtual_node};
+use crate::demo::bench_virtual_node::{NODE, start_cloud, start_virtual_node};
 use crate::printer::{self, Step};
 
 const REPLICAS: usize = 500;
@@ -83,7 +77,7 @@ fn median(values: &[f64]) -> f64 {
 async fn rounds(title: &str, kubeconfig: &Path, repeat: u32) -> anyhow::Result<Vec<f64>> {
     let step = Step::start(format!("{title}: starting the virtual node"));
     let folder = tempfile::tempdir().context("create a temporary directory")?;
-    let cloud = start_cloud(folder.path()).await?;
+    let cloud = start_cloud(folder.path().to_owned()).await?;
     let client = client_from(kubeconfig).await?;
     let mut virtual_node = start_virtual_node(kubeconfig, &cloud.endpoint())?;
     let measured = async {
@@ -111,20 +105,6 @@ async fn rounds(title: &str, kubeconfig: &Path, repeat: u32) -> anyhow::Result<V
     let _ = nodes.delete(NODE, &DeleteParams::default()).await;
     step.done("");
     measured
-}
-
-async fn start_cloud(folder: &Path) -> anyhow::Result<LocalCloud> {
-    let mut config =
-        LocalCloudConfig::new(folder.to_owned(), Credentials::new("bench", "bench-secret"));
-    config.v_switches = vec![VSwitchConfig {
-        id: "vsw-bench".to_string(),
-        zone: ZONE.to_string(),
-        cidr: "10.64.0.0/10".to_string(),
-    }];
-    let now = Arc::new(Timestamp::now);
-    let backend = Arc::new(SimulatedBackend::new(StartDelay::default(), now));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    Ok(LocalCloud::start(config, backend, listener, CloudSources::system()).await?)
 }
 
 /// This program's own cluster, with controllers and a scheduler, without the parts that are measured.

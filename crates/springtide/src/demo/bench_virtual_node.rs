@@ -4,6 +4,7 @@
 //! Nothing here is asserted: a slow machine prints slow numbers and exits zero.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::cluster::kubeconfig;
 use crate::demo::bench::{Measured, millis, print_table};
 use crate::printer::{self, Step};
 
-pub(super) const ZONE: &str = "cn-hangzhou-h";
+const ZONE: &str = "cn-hangzhou-h";
 pub(super) const NODE: &str = "virtual-kubelet-cn-hangzhou-h";
 const NAMESPACE: &str = "default";
 /// Pods that come all at once.
@@ -101,17 +102,7 @@ impl World {
         })?;
         std::fs::write(&access, text).context("write the kubeconfig")?;
 
-        let key = Credentials::new("bench", "bench-secret");
-        let mut config = LocalCloudConfig::new(folder.path().join("cloud"), key);
-        config.v_switches = vec![VSwitchConfig {
-            id: "vsw-bench".to_string(),
-            zone: ZONE.to_string(),
-            cidr: "10.64.0.0/10".to_string(),
-        }];
-        let now = Arc::new(Timestamp::now);
-        let backend = Arc::new(SimulatedBackend::new(StartDelay::default(), now));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let cloud = LocalCloud::start(config, backend, listener, CloudSources::system()).await?;
+        let cloud = start_cloud(folder.path().join("cloud")).await?;
         let client = api.client();
         give_account(&client).await?;
         let virtual_node = start_virtual_node(&access, &cloud.endpoint())?;
@@ -314,6 +305,21 @@ fn pod(name: &str) -> anyhow::Result<Pod> {
         },
     });
     serde_json::from_value(pod).context("make a pod")
+}
+
+/// Container groups on paper, without a delay, behind the credentials that the virtual node is given.
+pub(super) async fn start_cloud(folder: PathBuf) -> anyhow::Result<LocalCloud> {
+    let key = Credentials::new("bench", "bench-secret");
+    let mut config = LocalCloudConfig::new(folder, key);
+    config.v_switches = vec![VSwitchConfig {
+        id: "vsw-bench".to_string(),
+        zone: ZONE.to_string(),
+        cidr: "10.64.0.0/10".to_string(),
+    }];
+    let now = Arc::new(Timestamp::now);
+    let backend = Arc::new(SimulatedBackend::new(StartDelay::default(), now));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    Ok(LocalCloud::start(config, backend, listener, CloudSources::system()).await?)
 }
 
 /// This program again, as its own process, so that its memory and CPU are its own.
